@@ -1,0 +1,57 @@
+/* Atoms that C code compares with or sends, made once at load. Add a line here and it exists as py_atoms.NAME.
+ * A(c_name, "text"). Read-only after load: any thread. */
+#ifndef ERLANG_PYTHON_ATOMS_H
+#define ERLANG_PYTHON_ATOMS_H
+
+#include "common.h"
+
+#define PY_ATOMS(A)                                                                                                    \
+    A(ok, "ok")                                                                                                        \
+    A(error, "error")                                                                                                  \
+    A(true_, "true")                                                                                                   \
+    A(false_, "false")                                                                                                 \
+    A(none, "none")                                                                                                    \
+    A(nil, "nil")                                                                                                      \
+    A(undefined, "undefined")                                                                                          \
+    A(nan, "nan")                                                                                                      \
+    A(infinity, "infinity")                                                                                            \
+    A(neg_infinity, "neg_infinity")                                                                                    \
+    A(bytes, "bytes")                                                                                                  \
+    A(py_ref, "py_ref")                                                                                                \
+    A(message, "message")                                                                                              \
+    A(class_, "class")                                                                                                 \
+    A(module, "module")                                                                                                \
+    A(traceback, "traceback")                                                                                          \
+    A(file, "file")                                                                                                    \
+    A(line, "line")                                                                                                    \
+    A(function, "function")                                                                                            \
+    A(text, "text")                                                                                                    \
+    A(notes, "notes")                                                                                                  \
+    A(cause, "cause")                                                                                                  \
+    A(context, "context")                                                                                              \
+    A(exceptions, "exceptions")                                                                                        \
+    A(timeout, "timeout")                                                                                              \
+    A(abandoned, "abandoned")                                                                                          \
+    A(cancelled, "cancelled")                                                                                          \
+    A(interrupted, "interrupted")                                                                                      \
+    A(overloaded, "overloaded")                                                                                        \
+    A(noproc, "noproc")                                                                                                \
+    A(stopped, "stopped")                                                                                              \
+    A(main, "__main__")
+
+typedef struct {
+#define PY_ATOM_FIELD(name, text) ERL_NIF_TERM name;
+    PY_ATOMS(PY_ATOM_FIELD)
+#undef PY_ATOM_FIELD
+} py_atom_table;
+
+extern py_atom_table py_atoms;
+
+void py_atoms_init(ErlNifEnv *env);
+
+/* The atom for `text` if it exists already, else an atom made under the operator's quota (default 10,000 over the
+ * life of the VM). Returns false when the quota is spent. Any thread. */
+bool py_atoms_make(ErlNifEnv *env, const char *text, size_t bytes, ERL_NIF_TERM *out);
+void py_atoms_set_quota(uint64_t quota);
+
+#endif
