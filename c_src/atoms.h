@@ -37,7 +37,25 @@
     A(overloaded, "overloaded")                                                                                        \
     A(noproc, "noproc")                                                                                                \
     A(stopped, "stopped")                                                                                              \
-    A(main, "__main__")
+    A(main, "__main__")                                                                                                \
+    A(buffer, "buffer")                                                                                                \
+    A(Exception, "Exception")                                                                                          \
+    A(qualname, "qualname")                                                                                            \
+    A(omitted, "omitted")                                                                                              \
+    A(offset, "offset")                                                                                                \
+    A(syntax, "syntax")                                                                                                \
+    A(py_datetime, "py_datetime")                                                                                      \
+    A(py_date, "py_date")                                                                                              \
+    A(py_time, "py_time")                                                                                              \
+    A(py_timedelta, "py_timedelta")                                                                                    \
+    A(py_decimal, "py_decimal")                                                                                        \
+    A(py_uuid, "py_uuid")                                                                                              \
+    A(py_complex, "py_complex")                                                                                        \
+    A(py_fraction, "py_fraction")                                                                                      \
+    A(py_enum, "py_enum")                                                                                              \
+    A(py_path, "py_path")                                                                                              \
+    A(posix, "posix")                                                                                                  \
+    A(windows, "windows")
 
 typedef struct {
 #define PY_ATOM_FIELD(name, text) ERL_NIF_TERM name;
@@ -53,5 +71,12 @@ void py_atoms_init(ErlNifEnv *env);
  * life of the VM). Returns false when the quota is spent. Any thread. */
 bool py_atoms_make(ErlNifEnv *env, const char *text, size_t bytes, ERL_NIF_TERM *out);
 void py_atoms_set_quota(uint64_t quota);
+uint64_t py_atoms_made(void);
+
+/* Only an atom that exists; false when there is none. */
+bool py_atoms_existing(ErlNifEnv *env, const char *text, size_t bytes, ERL_NIF_TERM *out);
+
+/* An atom for an exception's class: at most 1024 distinct new ones over the life of the VM, then false. */
+bool py_atoms_make_class(ErlNifEnv *env, const char *text, size_t bytes, ERL_NIF_TERM *out);
 
 #endif
