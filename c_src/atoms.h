@@ -55,7 +55,11 @@
     A(py_enum, "py_enum")                                                                                              \
     A(py_path, "py_path")                                                                                              \
     A(posix, "posix")                                                                                                  \
-    A(windows, "windows")
+    A(windows, "windows")                                                                                              \
+    A(call, "call")                                                                                                    \
+    A(not_started, "not_started")                                                                                      \
+    A(system_limit, "system_limit")                                                                                    \
+    A(done, "done")
 
 typedef struct {
 #define PY_ATOM_FIELD(name, text) ERL_NIF_TERM name;

@@ -1,22 +1,37 @@
-/* One Python interpreter as C sees it: counted by reference, because refs (resources that Erlang holds) outlive it.
- * `drops` is where any thread leaves objects to be decref'd: destructors run on schedulers, which never attach. A worker
- * takes the list between two requests, the watchdog wakes one when nobody came by. */
+/* One Python interpreter as C sees it, counted by reference because refs (resources that Erlang holds) outlive it, and its
+ * *janitor*: a thread that attaches for those who must not. It sends interrupts (the watchdog never attaches) and drops
+ * references that destructors left (they run on schedulers, which never attach).
+ *
+ * Rank of drop_lock and jobs_lock: leaf. */
 #ifndef ERLANG_PYTHON_INTERPRETER_H
 #define ERLANG_PYTHON_INTERPRETER_H
 
 #include "common.h"
 
+#include "park.h"
+
+typedef struct py_janitor_job py_janitor_job;
+
 struct py_interp {
     _Atomic long refcount;
     uint64_t id;
     PyInterpreterState *interp;
-    py_state *state;    /* NULL until `_erlang` is imported there */
+    py_state *state;    /* set by py_interp_bind, before the first request */
     _Atomic bool alive; /* false once it is ended: refs into it are errors, drops are forgotten */
+
     pthread_mutex_t drop_lock;
     PyObject **drops;
     size_t drops_len, drops_cap;
     _Atomic size_t drops_pending; /* a cheap look before taking the lock */
+
+    pthread_mutex_t jobs_lock;
+    py_janitor_job *jobs;
+    _Atomic bool jobs_pending;
+    py_parker parker;
 };
+
+/* An interpreter whose `_erlang` state is `state`, with its janitor running. Attached to it. NULL with an exception. */
+py_interp *py_interp_new(py_state *state);
 
 void py_interp_keep(py_interp *interp);
 void py_interp_release(py_interp *interp);
@@ -26,5 +41,8 @@ void py_interp_drop_later(py_interp *interp, PyObject *obj);
 
 /* Drops what was left. Attached to that interpreter. */
 void py_interp_run_drops(py_interp *interp);
+
+/* Has the request `serial` of `context` interrupted, if it still runs when the janitor gets there. Any thread. */
+void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial);
 
 #endif

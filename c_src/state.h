@@ -12,6 +12,7 @@
 
 #include "common.h"
 
+#include "call.h"
 #include "exception.h"
 #include "loop.h"
 #include "ref.h"
@@ -23,6 +24,7 @@ struct py_state {
     py_types_part types;
     py_exception_part exception;
     py_ref_part ref;
+    py_call_part call;
     py_loop_part loop;
 };
 

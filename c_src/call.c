@@ -1,0 +1,412 @@
+/* Calls, evals and execs. See call.h. */
+#include "call.h"
+
+#include "atoms.h"
+#include "context.h"
+#include "convert.h"
+#include "interpreter.h"
+#include "request.h"
+#include "state.h"
+
+#define SMALL_ARGS 8
+
+/* ---- names ---- */
+
+int py_call_init(PyObject *module, py_state *st)
+{
+    st->call.interrupted = PyErr_NewExceptionWithDoc(
+        "erlang.Interrupted", "Raised where a request is to stop: its deadline is over, or it was cancelled or interrupted.\n\n"
+        "A BaseException, so that `except Exception` lets it through.", PyExc_BaseException, NULL);
+    if (st->call.interrupted == NULL || PyModule_AddObjectRef(module, "Interrupted", st->call.interrupted) < 0) {
+        return -1;
+    }
+    st->call.names = PyMem_Calloc(PY_CALL_NAMES, sizeof *st->call.names);
+    if (st->call.names == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+int py_call_traverse(py_state *st, visitproc visit, void *arg)
+{
+    Py_VISIT(st->call.interrupted); /* the rest is strings */
+    return 0;
+}
+
+void py_call_clear(py_state *st)
+{
+    size_t i;
+
+    for (i = 0; st->call.names != NULL && i < PY_CALL_NAMES; i++) {
+        Py_XDECREF(st->call.names[i].module_name);
+        Py_XDECREF(st->call.names[i].function_name);
+    }
+    Py_CLEAR(st->call.interrupted);
+    PyMem_Free(st->call.names);
+    st->call.names = NULL;
+}
+
+/* An atom or UTF-8 binary as an interned exact str. */
+static PyObject *name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const char *what)
+{
+    char latin1[256];
+    int len;
+    ErlNifBinary bin;
+    PyObject *name = NULL;
+
+    if (enif_is_atom(env, term)) {
+        len = enif_get_atom(env, term, latin1, sizeof latin1, ERL_NIF_LATIN1);
+        if (len > 0) {
+            name = PyUnicode_DecodeLatin1(latin1, len - 1, NULL);
+        } else {
+            PyObject *atom = py_term_to_py(st, env, term, 0);
+            name = atom == NULL ? NULL : PyObject_Str(atom);
+            Py_XDECREF(atom);
+        }
+    } else if (enif_inspect_binary(env, term, &bin)) {
+        name = PyUnicode_DecodeUTF8((const char *)bin.data, (Py_ssize_t)bin.size, NULL);
+    } else {
+        PyErr_Format(PyExc_TypeError, "%s must be an atom or a binary", what);
+    }
+    if (name != NULL) {
+        PyUnicode_InternInPlace(&name);
+    }
+    return name;
+}
+
+/* Two names: new references in out[0] and out[1]; whether the second has dots. -1 with an exception. */
+static int call_names(py_state *st, py_request *req, PyObject *out[2])
+{
+    py_call_name *slot = NULL;
+    bool atoms = enif_is_atom(req->env, req->target) && enif_is_atom(req->env, req->function);
+    int dotted;
+
+    if (atoms) {
+        size_t hash = (size_t)(((req->target >> 6) * 31) ^ (req->function >> 6));
+        slot = &st->call.names[hash & (PY_CALL_NAMES - 1)];
+        if (slot->target == req->target && slot->function == req->function) {
+            out[0] = Py_NewRef(slot->module_name);
+            out[1] = Py_NewRef(slot->function_name);
+            return slot->dotted;
+        }
+    }
+    if ((out[0] = name_of(st, req->env, req->target, "module")) == NULL) {
+        return -1;
+    }
+    if ((out[1] = name_of(st, req->env, req->function, "function")) == NULL) {
+        Py_CLEAR(out[0]);
+        return -1;
+    }
+    dotted = PyUnicode_FindChar(out[1], '.', 0, PyUnicode_GET_LENGTH(out[1]), 1) >= 0;
+    if (atoms) {
+        Py_XSETREF(slot->module_name, Py_NewRef(out[0]));
+        Py_XSETREF(slot->function_name, Py_NewRef(out[1]));
+        slot->target = req->target;
+        slot->function = req->function;
+        slot->dotted = dotted != 0;
+    }
+    return dotted;
+}
+
+/* ---- targets ---- */
+
+/* An attribute, or where a package has none of that name the submodule, imported. */
+static PyObject *attribute(PyObject *object, PyObject *name)
+{
+    PyObject *value = PyObject_GetAttr(object, name), *full, *imported, *error;
+
+    if (value != NULL || !PyModule_Check(object) || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return value;
+    }
+    error = PyErr_GetRaisedException();
+    full = PyUnicode_FromFormat("%s.%U", PyModule_GetName(object), name);
+    imported = full == NULL || !PyObject_HasAttrString(object, "__path__") ? NULL : PyImport_Import(full);
+    if (imported != NULL) {
+        value = PyObject_GetAttr(object, name);
+    }
+    if (value == NULL && (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_ModuleNotFoundError) ||
+                          PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        PyErr_Clear();
+        PyErr_SetRaisedException(error);
+        error = NULL;
+    }
+    Py_XDECREF(error);
+    Py_XDECREF(imported);
+    Py_XDECREF(full);
+    return value;
+}
+
+static PyObject *dotted_attribute(PyObject *object, PyObject *path)
+{
+    PyObject *sep = PyUnicode_FromString("."), *parts = sep == NULL ? NULL : PyUnicode_Split(path, sep, -1);
+    PyObject *at = parts == NULL ? NULL : Py_NewRef(object);
+    Py_ssize_t i;
+
+    for (i = 0; at != NULL && i < PyList_GET_SIZE(parts); i++) {
+        Py_SETREF(at, attribute(at, PyList_GET_ITEM(parts, i)));
+    }
+    Py_XDECREF(parts);
+    Py_XDECREF(sep);
+    return at;
+}
+
+static PyObject *find_in_module(py_context *context, py_request *req, PyObject *names[2], int dotted)
+{
+    PyObject *module, *found;
+    bool main = PyUnicode_CompareWithASCIIString(names[0], "__main__") == 0, imported = main;
+
+    module = main ? Py_NewRef(context->main) : PyImport_GetModule(names[0]);
+    for (;;) {
+        if (module == NULL) {
+            if (PyErr_Occurred() || (module = PyImport_Import(names[0])) == NULL) {
+                return NULL;
+            }
+            /* PyImport_Import gives the module that the dotted name ends in, having run to the end. */
+            imported = true;
+        }
+        found = dotted ? dotted_attribute(module, names[1]) : attribute(module, names[1]);
+        if (found != NULL || imported || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            break;
+        }
+        /* It may be half imported, on another thread: import waits for that. */
+        PyErr_Clear();
+        Py_CLEAR(module);
+    }
+    (void)req;
+    Py_DECREF(module);
+    return found;
+}
+
+PyObject *py_call_target(py_context *context, py_request *req)
+{
+    py_state *st = context->interp->state;
+    PyObject *names[2], *object, *name, *found = NULL;
+    int dotted;
+
+    if (enif_is_tuple(req->env, req->target)) { /* a method of an object that stays in Python */
+        object = py_term_to_py(st, req->env, req->target, 0);
+        if (object == NULL) {
+            return NULL;
+        }
+        if (enif_is_identical(req->function, py_atoms.call)) {
+            return object; /* the object itself */
+        }
+        name = name_of(st, req->env, req->function, "method");
+        if (name != NULL) {
+            found = dotted_attribute(object, name);
+            Py_DECREF(name);
+        }
+        Py_DECREF(object);
+        return found;
+    }
+    dotted = call_names(st, req, names);
+    if (dotted < 0) {
+        return NULL;
+    }
+    found = find_in_module(context, req, names, dotted);
+    Py_DECREF(names[0]);
+    Py_DECREF(names[1]);
+    return found;
+}
+
+/* ---- arguments ---- */
+
+static unsigned conv_flags(py_context *context, py_request *req)
+{
+    return context->conv_flags | (req->flags & PY_REQ_BYTES ? (unsigned)PY_CONV_BYTES : 0u);
+}
+
+/* Fills args[0..n) from a list and args[n..n+k) with the values of a map whose keys become *kwnames. */
+static int convert_args(py_context *context, py_request *req, PyObject **args, unsigned n, PyObject **kwnames)
+{
+    py_state *st = context->interp->state;
+    unsigned flags = conv_flags(context, req), i = 0;
+    ERL_NIF_TERM head, key, tail = req->args;
+    ErlNifMapIterator it;
+    size_t size = 0;
+    PyObject *name;
+    int rc = 0;
+
+    while (i < n && enif_get_list_cell(req->env, tail, &head, &tail)) {
+        if ((args[i] = py_term_to_py(st, req->env, head, flags)) == NULL) {
+            goto err;
+        }
+        i++;
+    }
+    if (kwnames == NULL) {
+        return 0;
+    }
+    enif_get_map_size(req->env, req->kwargs, &size);
+    if ((*kwnames = PyTuple_New((Py_ssize_t)size)) == NULL) {
+        goto err;
+    }
+    enif_map_iterator_create(req->env, req->kwargs, &it, ERL_NIF_MAP_ITERATOR_FIRST);
+    for (; enif_map_iterator_get_pair(req->env, &it, &key, &head); enif_map_iterator_next(req->env, &it)) {
+        name = name_of(st, req->env, key, "keyword");
+        if (name == NULL) {
+            rc = -1;
+            break;
+        }
+        PyTuple_SET_ITEM(*kwnames, (Py_ssize_t)(i - n), name);
+        if (!PyUnicode_IsIdentifier(name)) {
+            PyErr_Format(PyExc_TypeError, "keyword %R is not an identifier", name);
+            rc = -1;
+            break;
+        }
+        if ((args[i] = py_term_to_py(st, req->env, head, flags)) == NULL) {
+            rc = -1;
+            break;
+        }
+        i++;
+    }
+    enif_map_iterator_destroy(req->env, &it);
+    if (rc == 0) {
+        return 0;
+    }
+err:
+    while (i > 0) {
+        Py_DECREF(args[--i]);
+    }
+    if (kwnames != NULL) {
+        Py_CLEAR(*kwnames);
+    }
+    return -1;
+}
+
+PyObject *py_call_apply(py_context *context, py_request *req, PyObject *callable)
+{
+    PyObject *small[SMALL_ARGS + 1], **args = small, *kwnames = NULL, *result = NULL;
+    unsigned n;
+    size_t kw = 0, i;
+
+    if (!enif_get_list_length(req->env, req->args, &n)) {
+        PyErr_SetString(PyExc_TypeError, "arguments must be a proper list");
+        return NULL;
+    }
+    if (enif_is_map(req->env, req->kwargs)) {
+        enif_get_map_size(req->env, req->kwargs, &kw);
+    } else if (!enif_is_empty_list(req->env, req->kwargs)) {
+        PyErr_SetString(PyExc_TypeError, "keyword arguments must be a map");
+        return NULL;
+    }
+    if (n + kw > SMALL_ARGS && (args = PyMem_Malloc((n + kw + 1) * sizeof *args)) == NULL) {
+        return PyErr_NoMemory();
+    }
+    if (convert_args(context, req, args + 1, n, kw == 0 ? NULL : &kwnames) == 0) {
+        enif_clear_env(req->env);
+        result = PyObject_Vectorcall(callable, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames);
+        for (i = 0; i < n + kw; i++) {
+            Py_DECREF(args[i + 1]);
+        }
+        Py_XDECREF(kwnames);
+    }
+    if (args != small) {
+        PyMem_Free(args);
+    }
+    return result;
+}
+
+/* ---- source ---- */
+
+static PyObject *run_source(py_context *context, py_request *req)
+{
+    py_state *st = context->interp->state;
+    PyObject *main = PyModule_GetDict(context->main), *globals = NULL, *locals = NULL, *code = NULL, *result = NULL;
+    const char *filename = req->op == PY_OP_EVAL ? "<eval>" : "<exec>";
+    ErlNifBinary source;
+    char *text = NULL;
+
+    if (!enif_inspect_iolist_as_binary(req->env, req->target, &source)) {
+        PyErr_SetString(PyExc_TypeError, "source must be a binary or a string");
+        return NULL;
+    }
+    if (memchr(source.data, 0, source.size) != NULL) {
+        PyErr_SetString(PyExc_SyntaxError, "source code cannot contain null bytes");
+        return NULL;
+    }
+    if ((text = PyMem_Malloc(source.size + 1)) == NULL) {
+        return PyErr_NoMemory();
+    }
+    memcpy(text, source.data, source.size);
+    text[source.size] = '\0';
+    globals = Py_NewRef(main);
+    if (enif_is_map(req->env, req->args)) { /* names for this expression only: every scope in it sees them */
+        locals = py_term_to_py(st, req->env, req->args, conv_flags(context, req));
+        Py_SETREF(globals, locals == NULL ? NULL : PyDict_Copy(main));
+        if (globals == NULL || PyDict_Update(globals, locals) < 0) {
+            goto done;
+        }
+    }
+    code = Py_CompileString(text, filename, req->op == PY_OP_EVAL ? Py_eval_input : Py_file_input);
+    if (code != NULL) {
+        result = PyEval_EvalCode(code, globals, globals);
+    }
+done:
+    PyMem_Free(text);
+    Py_XDECREF(code);
+    Py_XDECREF(locals);
+    Py_XDECREF(globals);
+    return result;
+}
+
+/* ---- requests ---- */
+
+ERL_NIF_TERM py_call_error(py_state *st, py_request *req, ErlNifEnv *env)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    int stop = atomic_load(&req->stop);
+    ERL_NIF_TERM term;
+
+    if (stop != PY_STOP_NONE) {
+        term = py_request_stop_term(env, stop, false);
+    } else {
+        term = enif_make_tuple2(env, py_atoms.error, py_exception_to_term(st, env, exc));
+    }
+    Py_XDECREF(exc);
+    return term;
+}
+
+/* A coroutine that nobody awaits is a mistake of the caller's. */
+static int refuse_coroutine(PyObject *result)
+{
+    PyObject *closed;
+
+    if (PY_LIKELY(!PyCoro_CheckExact(result))) {
+        return 0;
+    }
+    closed = PyObject_CallMethod(result, "close", NULL);
+    Py_XDECREF(closed);
+    if (closed != NULL) {
+        PyErr_SetString(PyExc_TypeError, "the function returned a coroutine: use py:async_call");
+    }
+    return -1;
+}
+
+ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env)
+{
+    py_state *st = context->interp->state;
+    PyObject *callable, *result = NULL;
+    ERL_NIF_TERM term;
+    bool failed;
+
+    if (req->op == PY_OP_CALL) {
+        callable = py_call_target(context, req);
+        if (callable != NULL) {
+            result = py_call_apply(context, req, callable);
+            Py_DECREF(callable);
+        }
+    } else {
+        result = run_source(context, req);
+    }
+    failed = result == NULL || refuse_coroutine(result) < 0;
+    if (!failed && req->op == PY_OP_EXEC) {
+        term = py_atoms.ok;
+    } else if (!failed && py_py_to_term(st, env, result, 0, &term) == 0) {
+        term = enif_make_tuple2(env, py_atoms.ok, term);
+    } else {
+        term = py_call_error(st, req, env);
+    }
+    Py_XDECREF(result);
+    return term;
+}

@@ -1,0 +1,427 @@
+/* Contexts: life, queue, roles. See context.h for the design and its locks. */
+#include "context.h"
+
+#include "atoms.h"
+#include "interpreter.h"
+#include "runtime.h"
+#include "state.h"
+#include "watchdog.h"
+#include "worker.h"
+
+#define POOL_MAX 1024
+
+ErlNifResourceType *py_context_rtype;
+_Atomic long py_contexts_live;
+
+static _Atomic uint64_t next_id = 1;
+
+/* ---- life ---- */
+
+static void context_dtor(ErlNifEnv *env, void *obj)
+{
+    py_context *context = obj;
+    py_request *req;
+
+    (void)env;
+    while ((req = context->pool) != NULL) {
+        context->pool = req->next;
+        py_request_destroy(req);
+    }
+    if (context->main != NULL) {
+        py_interp_drop_later(context->interp, context->main);
+    }
+    py_interp_release(context->interp);
+    atomic_fetch_sub(&py_contexts_live, 1);
+    py_parker_destroy(&context->parker);
+    pthread_mutex_destroy(&context->inbox_lock);
+    pthread_mutex_destroy(&context->take_lock);
+    pthread_mutex_destroy(&context->pool_lock);
+}
+
+static void context_owner_down(ErlNifEnv *env, void *obj, ErlNifPid *pid, ErlNifMonitor *monitor)
+{
+    (void)pid;
+    (void)monitor;
+    py_context_close(obj, env);
+}
+
+int py_context_load(ErlNifEnv *env)
+{
+    ErlNifResourceTypeInit init = {.dtor = context_dtor, .down = context_owner_down};
+
+    py_context_rtype = enif_open_resource_type_x(env, "py_context", &init, ERL_NIF_RT_CREATE, NULL);
+    return py_context_rtype == NULL ? -1 : 0;
+}
+
+PY_NIF(context_new_nif)
+{ /* (SharesMain, MaxThreads, SpinNs, MaxQueue, ConvFlags) */
+    py_context *context;
+    py_interp *interp = py_runtime_interp();
+    ErlNifUInt64 spin_ns, max_queue;
+    unsigned max_threads, conv_flags;
+    bool started;
+    ERL_NIF_TERM term;
+
+    (void)argc;
+    if (!enif_get_uint(env, argv[1], &max_threads) || max_threads == 0 || !enif_get_uint64(env, argv[2], &spin_ns) ||
+        !enif_get_uint64(env, argv[3], &max_queue) || !enif_get_uint(env, argv[4], &conv_flags)) {
+        return enif_make_badarg(env);
+    }
+    if (interp == NULL) {
+        return enif_make_tuple2(env, py_atoms.error, py_atoms.not_started);
+    }
+    context = enif_alloc_resource(py_context_rtype, sizeof *context);
+    if (context == NULL) {
+        return enif_make_tuple2(env, py_atoms.error, py_atoms.system_limit);
+    }
+    memset(context, 0, sizeof *context);
+    context->id = atomic_fetch_add(&next_id, 1);
+    context->shares_main = enif_is_identical(argv[0], py_atoms.true_);
+    context->max_threads = max_threads;
+    context->spin_ns = spin_ns;
+    context->max_queue = max_queue;
+    context->conv_flags = conv_flags;
+    pthread_mutex_init(&context->inbox_lock, NULL);
+    pthread_mutex_init(&context->take_lock, NULL);
+    pthread_mutex_init(&context->pool_lock, NULL);
+    py_parker_init(&context->parker);
+    py_interp_keep(interp);
+    context->interp = interp;
+    atomic_fetch_add(&py_contexts_live, 1);
+    enif_self(env, &context->owner);
+    py_runtime_remember(context);
+    pthread_mutex_lock(&context->take_lock);
+    started = py_worker_start(context);
+    pthread_mutex_unlock(&context->take_lock);
+    if (!started) {
+        py_runtime_forget(context);
+        enif_release_resource(context);
+        return enif_make_tuple2(env, py_atoms.error, py_atoms.system_limit);
+    }
+    if (enif_monitor_process(env, context, &context->owner, &context->monitor) != 0) {
+        py_context_close(context, env);
+    }
+    term = enif_make_resource(env, context);
+    enif_release_resource(context);
+    return enif_make_tuple2(env, py_atoms.ok, term);
+}
+
+void py_context_enter(py_context *context)
+{
+    PyObject *main;
+    bool mine;
+
+    if (context->main != NULL) {
+        return;
+    }
+    if (context->shares_main) {
+        main = PyImport_AddModule("__main__");
+        Py_XINCREF(main);
+    } else {
+        main = PyModule_New("__main__");
+    }
+    if (main != NULL && PyDict_SetItemString(PyModule_GetDict(main), "__builtins__", PyEval_GetBuiltins()) < 0) {
+        Py_CLEAR(main);
+    }
+    PyErr_Clear();
+    pthread_mutex_lock(&context->take_lock);
+    mine = context->main == NULL;
+    if (mine) {
+        context->main = main;
+    }
+    pthread_mutex_unlock(&context->take_lock);
+    if (!mine) {
+        Py_XDECREF(main);
+    }
+}
+
+void py_context_leave(py_context *context, py_worker *w)
+{
+    py_worker **at;
+
+    pthread_mutex_lock(&context->take_lock);
+    for (at = &context->workers; *at != NULL && *at != w; at = &(*at)->next) {
+    }
+    *at = w->next;
+    context->worker_count -= w->lost ? 0 : 1;
+    if (context->active == w) {
+        context->active = NULL;
+    }
+    pthread_mutex_unlock(&context->take_lock);
+}
+
+bool py_context_is_busy(py_context *context)
+{
+    return atomic_load(&context->queued) != 0 || atomic_load(&context->running) != 0 || context->watched_waiting ||
+           atomic_load_explicit(&context->progress, memory_order_relaxed) != context->watched_progress;
+}
+
+/* ---- queue ---- */
+
+ERL_NIF_TERM py_context_push(py_context *context, py_request *req)
+{
+    ERL_NIF_TERM why = py_atoms.ok;
+
+    pthread_mutex_lock(&context->inbox_lock);
+    if (PY_UNLIKELY(context->closed)) {
+        why = py_atoms.noproc;
+    } else if (PY_UNLIKELY(atomic_load_explicit(&context->queued, memory_order_relaxed) >= context->max_queue)) {
+        why = py_atoms.overloaded;
+    } else {
+        if (context->inbox_tail == NULL) {
+            context->inbox_head = req;
+        } else {
+            context->inbox_tail->next = req;
+        }
+        context->inbox_tail = req;
+        atomic_fetch_add(&context->queued, 1);
+    }
+    pthread_mutex_unlock(&context->inbox_lock);
+    if (PY_LIKELY(why == py_atoms.ok)) {
+        py_parker_wake(&context->parker);
+        py_watchdog_waiting();
+    }
+    return why;
+}
+
+/* take_lock held. */
+static void refill(py_context *context)
+{
+    pthread_mutex_lock(&context->inbox_lock);
+    context->ready = context->inbox_head;
+    context->inbox_head = context->inbox_tail = NULL;
+    pthread_mutex_unlock(&context->inbox_lock);
+}
+
+py_request *py_context_take(py_context *context, py_worker *w, py_take *take)
+{
+    py_request *req = NULL;
+
+    pthread_mutex_lock(&context->take_lock);
+    take->stopped = w->stop_pending;
+    take->leave = w->lost;
+    w->stop_pending = false;
+    w->stalled = false;
+    w->current = NULL;
+    if (w->lost) {
+        goto done;
+    }
+    if (context->active != w) {
+        if (context->active == NULL || context->active->stalled) {
+            context->active = w;
+        } else if (!atomic_load(&context->closing)) {
+            w->standby_next = context->standby;
+            context->standby = w;
+            py_parker_prepare(&w->parker);
+        }
+    }
+    take->active = context->active == w;
+    if (take->active) {
+        if (context->ready == NULL && atomic_load_explicit(&context->queued, memory_order_acquire) != 0) {
+            refill(context);
+        }
+        if ((req = context->ready) != NULL) {
+            context->ready = req->next;
+            atomic_fetch_sub_explicit(&context->queued, 1, memory_order_relaxed);
+            w->current = req;
+            atomic_fetch_add_explicit(&context->progress, 1, memory_order_relaxed);
+        }
+    }
+    take->leave = req == NULL && atomic_load(&context->closing);
+done:
+    pthread_mutex_unlock(&context->take_lock);
+    return req;
+}
+
+bool py_context_promote(py_context *context)
+{
+    py_worker *w = context->standby;
+
+    if (w != NULL) {
+        context->standby = w->standby_next;
+        context->active = w;
+        py_parker_wake(&w->parker);
+        return true;
+    }
+    return context->worker_count < context->max_threads && py_worker_start(context);
+}
+
+py_request *py_context_pool_get(py_context *context)
+{
+    py_request *req;
+
+    pthread_mutex_lock(&context->pool_lock);
+    if ((req = context->pool) != NULL) {
+        context->pool = req->next;
+        context->pool_size--;
+    }
+    pthread_mutex_unlock(&context->pool_lock);
+    return req;
+}
+
+bool py_context_pool_put(py_context *context, py_request *req)
+{
+    bool kept;
+
+    pthread_mutex_lock(&context->pool_lock);
+    kept = context->pool_size < POOL_MAX;
+    if (kept) {
+        req->next = context->pool;
+        context->pool = req;
+        context->pool_size++;
+    }
+    pthread_mutex_unlock(&context->pool_lock);
+    return kept;
+}
+
+/* ---- stopping ---- */
+
+/* take_lock held. Marks what `w` runs and asks for the interrupt. */
+static void stop_current(py_context *context, py_worker *w, int stop)
+{
+    int none = PY_STOP_NONE;
+
+    if (atomic_compare_exchange_strong(&w->current->stop, &none, stop)) {
+        w->current->stop_ns = w->current->nudged_ns = py_now_ns();
+        py_interp_interrupt(context->interp, context, w->current->serial);
+    }
+}
+
+void py_context_stop_request(py_context *context, uint64_t serial, int stop)
+{
+    py_worker *w;
+
+    pthread_mutex_lock(&context->take_lock);
+    for (w = context->workers; w != NULL; w = w->next) {
+        if (w->current != NULL && w->current->serial == serial) {
+            stop_current(context, w, stop);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&context->take_lock);
+    py_watchdog_waiting();
+}
+
+void py_context_stop_running(py_context *context, int stop)
+{
+    py_worker *w;
+
+    pthread_mutex_lock(&context->take_lock);
+    for (w = context->workers; w != NULL; w = w->next) {
+        if (w->current != NULL) {
+            stop_current(context, w, stop);
+        }
+    }
+    pthread_mutex_unlock(&context->take_lock);
+    py_watchdog_waiting();
+}
+
+void py_context_close(py_context *context, ErlNifEnv *env)
+{
+    py_request *queued, *req;
+    py_worker *w;
+    size_t n = 0;
+
+    pthread_mutex_lock(&context->take_lock);
+    pthread_mutex_lock(&context->inbox_lock);
+    context->closed = true;
+    atomic_store(&context->closing, true);
+    queued = context->ready;
+    context->ready = NULL;
+    if (queued == NULL) {
+        queued = context->inbox_head;
+    } else {
+        for (req = queued; req->next != NULL; req = req->next) {
+        }
+        req->next = context->inbox_head;
+    }
+    context->inbox_head = context->inbox_tail = NULL;
+    pthread_mutex_unlock(&context->inbox_lock);
+    for (w = context->workers; w != NULL; w = w->next) {
+        if (w->current != NULL) {
+            stop_current(context, w, PY_STOP_STOPPED);
+        }
+        py_parker_wake(&w->parker);
+    }
+    pthread_mutex_unlock(&context->take_lock);
+    py_parker_wake(&context->parker);
+    py_watchdog_waiting();
+    while ((req = queued) != NULL) {
+        queued = req->next;
+        n++;
+        if (py_request_finish(req)) {
+            py_request_reply_stop(req, env, PY_STOP_STOPPED, false);
+        }
+        py_request_free(req);
+    }
+    atomic_fetch_sub(&context->queued, n);
+    if (atomic_load(&context->threads_alive) == 0) {
+        py_runtime_forget(context);
+    }
+}
+
+PY_NIF(context_close_nif)
+{ /* (Context) */
+    py_context *context;
+
+    (void)argc;
+    if (!enif_get_resource(env, argv[0], py_context_rtype, (void **)&context)) {
+        return enif_make_badarg(env);
+    }
+    py_context_close(context, env);
+    return py_atoms.ok;
+}
+
+PY_NIF(context_interrupt_nif)
+{ /* (Context) */
+    py_context *context;
+
+    (void)argc;
+    if (!enif_get_resource(env, argv[0], py_context_rtype, (void **)&context)) {
+        return enif_make_badarg(env);
+    }
+    py_context_stop_running(context, PY_STOP_INTERRUPTED);
+    return py_atoms.ok;
+}
+
+/* ---- submit ---- */
+
+PY_NIF(submit_nif)
+{ /* (Context, Ref, Op, Target, Function, Args, Kwargs, TimeoutMs, Flags) */
+    py_context *context;
+    py_request *req;
+    unsigned op, flags;
+    ErlNifSInt64 timeout_ms;
+    ERL_NIF_TERM why;
+
+    (void)argc;
+    if (!enif_get_resource(env, argv[0], py_context_rtype, (void **)&context) || !enif_is_ref(env, argv[1]) ||
+        !enif_get_uint(env, argv[2], &op) || op >= PY_OP_COUNT || !enif_get_int64(env, argv[7], &timeout_ms) ||
+        !enif_get_uint(env, argv[8], &flags)) {
+        return enif_make_badarg(env);
+    }
+    req = py_request_new(context);
+    if (req == NULL) {
+        return py_atoms.system_limit;
+    }
+    req->op = (int)op;
+    req->flags = flags;
+    req->ref = enif_make_copy(req->ref_env, argv[1]);
+    req->target = enif_make_copy(req->env, argv[3]);
+    req->function = enif_make_copy(req->env, argv[4]);
+    req->args = enif_make_copy(req->env, argv[5]);
+    req->kwargs = enif_make_copy(req->env, argv[6]);
+    req->shown_target = enif_is_atom(env, argv[3]) ? argv[3] : py_atoms.undefined;
+    req->shown_function = enif_is_atom(env, argv[4]) ? argv[4] : py_atoms.undefined;
+    enif_self(env, &req->caller);
+    req->submitted_ns = py_now_ns();
+    req->deadline_ns = timeout_ms < 0 ? 0 : req->submitted_ns + (uint64_t)timeout_ms * 1000000u;
+    if (flags & PY_REQ_TRACKED) {
+        py_request_track(req);
+    }
+    why = py_context_push(context, req);
+    if (PY_UNLIKELY(why != py_atoms.ok)) {
+        py_request_free(req);
+    }
+    return why;
+}

@@ -1,0 +1,92 @@
+/* Information for operators. See info.h. */
+#include "info.h"
+
+#include "atoms.h"
+#include "context.h"
+#include "park.h"
+#include "ref.h"
+#include "worker.h"
+
+static void put(ErlNifEnv *env, ERL_NIF_TERM *map, const char *key, ERL_NIF_TERM value)
+{
+    enif_make_map_put(env, *map, enif_make_atom(env, key), value, map);
+}
+
+PY_NIF(context_info_nif)
+{ /* (Context) */
+    py_context *context;
+    py_worker *w;
+    uint64_t now = py_now_ns();
+    ERL_NIF_TERM map = enif_make_new_map(env), running = enif_make_list(env, 0);
+
+    (void)argc;
+    if (!enif_get_resource(env, argv[0], py_context_rtype, (void **)&context)) {
+        return enif_make_badarg(env);
+    }
+    pthread_mutex_lock(&context->take_lock);
+    for (w = context->workers; w != NULL; w = w->next) {
+        py_request *req = w->current;
+        if (req != NULL && !py_request_is_done(req)) {
+            ERL_NIF_TERM item =
+                enif_make_tuple4(env, req->shown_target, req->shown_function, enif_make_pid(env, &req->caller),
+                                 enif_make_uint64(env, (now - req->submitted_ns) / 1000));
+            running = enif_make_list_cell(env, item, running);
+        }
+    }
+    put(env, &map, "workers", enif_make_uint(env, context->worker_count));
+    put(env, &map, "lost_workers", enif_make_uint64(env, context->lost_workers));
+    put(env, &map, "calls", enif_make_uint64(env, context->progress));
+    pthread_mutex_unlock(&context->take_lock);
+    put(env, &map, "running", running);
+    put(env, &map, "id", enif_make_uint64(env, context->id));
+    put(env, &map, "max_threads", enif_make_uint(env, context->max_threads));
+    put(env, &map, "queued", enif_make_uint64(env, atomic_load(&context->queued)));
+    put(env, &map, "closed", atomic_load(&context->closing) ? py_atoms.true_ : py_atoms.false_);
+    return map;
+}
+
+PY_NIF(counters_nif)
+{ /* () */
+    ERL_NIF_TERM map = enif_make_new_map(env);
+
+    (void)argc;
+    (void)argv;
+    put(env, &map, "requests", enif_make_int64(env, atomic_load(&py_requests_live)));
+    put(env, &map, "refs", enif_make_int64(env, py_ref_count()));
+    put(env, &map, "contexts", enif_make_int64(env, atomic_load(&py_contexts_live)));
+    return map;
+}
+
+PY_NIF(atom_quota_nif)
+{ /* (Quota) */
+    ErlNifUInt64 quota;
+
+    (void)argc;
+    if (!enif_get_uint64(env, argv[0], &quota)) {
+        return enif_make_badarg(env);
+    }
+    py_atoms_set_quota(quota);
+    return py_atoms.ok;
+}
+
+static ERL_NIF_TERM text(ErlNifEnv *env, const char *s)
+{
+    ERL_NIF_TERM term;
+
+    memcpy(enif_make_new_binary(env, strlen(s), &term), s, strlen(s));
+    return term;
+}
+
+PY_NIF(python_version_nif)
+{ /* () */
+    (void)argc;
+    (void)argv;
+    return text(env, PY_VERSION);
+}
+
+PY_NIF(build_python_nif)
+{ /* () */
+    (void)argc;
+    (void)argv;
+    return text(env, PY_BUILD_PYTHON);
+}

@@ -1,0 +1,177 @@
+/* Interpreters and their janitors. See interpreter.h. */
+#include "interpreter.h"
+
+#include "context.h"
+#include "state.h"
+#include "worker.h"
+
+struct py_janitor_job {
+    py_janitor_job *next;
+    py_context *context; /* kept */
+    uint64_t serial;
+};
+
+#define DROP_DELAY_NS UINT64_C(2000000)
+
+static _Atomic uint64_t next_id = 1;
+
+void py_interp_keep(py_interp *interp) { atomic_fetch_add(&interp->refcount, 1); }
+
+void py_interp_release(py_interp *interp)
+{
+    if (atomic_fetch_sub(&interp->refcount, 1) == 1) {
+        pthread_mutex_destroy(&interp->drop_lock);
+        pthread_mutex_destroy(&interp->jobs_lock);
+        py_parker_destroy(&interp->parker);
+        enif_free(interp->drops);
+        enif_free(interp);
+    }
+}
+
+void py_interp_drop_later(py_interp *interp, PyObject *obj)
+{
+    bool first;
+
+    if (!atomic_load(&interp->alive)) {
+        return;
+    }
+    pthread_mutex_lock(&interp->drop_lock);
+    if (interp->drops_len == interp->drops_cap) {
+        size_t cap = interp->drops_cap == 0 ? 64 : interp->drops_cap * 2;
+        PyObject **grown = enif_realloc(interp->drops, cap * sizeof *grown);
+        if (grown == NULL) { /* leak one object rather than the VM */
+            pthread_mutex_unlock(&interp->drop_lock);
+            return;
+        }
+        interp->drops = grown;
+        interp->drops_cap = cap;
+    }
+    interp->drops[interp->drops_len++] = obj;
+    first = atomic_fetch_add(&interp->drops_pending, 1) == 0;
+    pthread_mutex_unlock(&interp->drop_lock);
+    if (first) {
+        py_parker_wake(&interp->parker);
+    }
+}
+
+void py_interp_run_drops(py_interp *interp)
+{
+    PyObject **drops;
+    size_t len, i;
+
+    pthread_mutex_lock(&interp->drop_lock);
+    drops = interp->drops;
+    len = interp->drops_len;
+    interp->drops = NULL;
+    interp->drops_len = interp->drops_cap = 0;
+    atomic_store(&interp->drops_pending, 0);
+    pthread_mutex_unlock(&interp->drop_lock);
+    for (i = 0; i < len; i++) {
+        Py_DECREF(drops[i]);
+    }
+    enif_free(drops);
+}
+
+void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial)
+{
+    py_janitor_job *job = enif_alloc(sizeof *job);
+
+    if (job == NULL) {
+        return; /* the watchdog asks again */
+    }
+    enif_keep_resource(context);
+    job->context = context;
+    job->serial = serial;
+    pthread_mutex_lock(&interp->jobs_lock);
+    job->next = interp->jobs;
+    interp->jobs = job;
+    atomic_store(&interp->jobs_pending, true);
+    pthread_mutex_unlock(&interp->jobs_lock);
+    py_parker_wake(&interp->parker);
+}
+
+/* Attached. take_lock makes "this worker runs this request" and "its thread gets the exception" one step; the worker looks
+ * at stop_pending under the same lock before it takes the next request. */
+static void send_interrupt(py_interp *interp, py_context *context, uint64_t serial)
+{
+    py_worker *w;
+
+    pthread_mutex_lock(&context->take_lock);
+    for (w = context->workers; w != NULL; w = w->next) {
+        if (w->current != NULL && w->current->serial == serial) {
+            w->stop_pending = true;
+            PyThreadState_SetAsyncExc(w->thread_id, interp->state->call.interrupted);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&context->take_lock);
+}
+
+static void run_jobs(py_interp *interp)
+{
+    py_janitor_job *job, *jobs;
+
+    pthread_mutex_lock(&interp->jobs_lock);
+    jobs = interp->jobs;
+    interp->jobs = NULL;
+    atomic_store(&interp->jobs_pending, false);
+    pthread_mutex_unlock(&interp->jobs_lock);
+    while ((job = jobs) != NULL) {
+        jobs = job->next;
+        send_interrupt(interp, job->context, job->serial);
+        enif_release_resource(job->context);
+        enif_free(job);
+    }
+}
+
+static void *janitor_main(void *arg)
+{
+    py_interp *interp = arg;
+    PyThreadState *ts = PyThreadState_New(interp->interp);
+
+    for (;;) {
+        py_parker_prepare(&interp->parker);
+        if (atomic_load(&interp->jobs_pending)) {
+            py_parker_cancel(&interp->parker);
+        } else if (atomic_load(&interp->drops_pending) != 0) {
+            /* Workers drop between requests; wait a little, so that a busy one gets there first and many go at once. */
+            py_parker_sleep(&interp->parker, DROP_DELAY_NS);
+        } else {
+            py_parker_sleep(&interp->parker, PY_FOREVER);
+            continue;
+        }
+        if (!atomic_load(&interp->jobs_pending) && atomic_load(&interp->drops_pending) == 0) {
+            continue;
+        }
+        PyEval_RestoreThread(ts);
+        run_jobs(interp);
+        py_interp_run_drops(interp);
+        PyEval_SaveThread();
+    }
+    return NULL;
+}
+
+py_interp *py_interp_new(py_state *state)
+{
+    py_interp *interp = enif_alloc(sizeof *interp);
+
+    if (interp == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memset(interp, 0, sizeof *interp);
+    atomic_init(&interp->refcount, 1);
+    atomic_init(&interp->alive, true);
+    interp->id = atomic_fetch_add(&next_id, 1);
+    interp->interp = PyInterpreterState_Get();
+    interp->state = state;
+    pthread_mutex_init(&interp->drop_lock, NULL);
+    pthread_mutex_init(&interp->jobs_lock, NULL);
+    py_parker_init(&interp->parker);
+    state->interp = interp;
+    if (!py_thread_start(janitor_main, interp, "py_janitor")) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot start a thread");
+        return NULL;
+    }
+    return interp;
+}

@@ -1,0 +1,37 @@
+/* The NIF table and load. Everything else is in the file of its concept. */
+#include "common.h"
+
+#include "atoms.h"
+#include "context.h"
+#include "info.h"
+#include "ref.h"
+#include "request.h"
+#include "runtime.h"
+
+static ErlNifFunc functions[] = {
+    {"runtime_start", 2, runtime_start_nif, 0},
+    {"runtime_flush", 1, runtime_flush_nif, 0},
+    {"context_new", 5, context_new_nif, 0},
+    {"context_close", 1, context_close_nif, 0},
+    {"context_interrupt", 1, context_interrupt_nif, 0},
+    {"context_info", 1, context_info_nif, 0},
+    {"submit", 9, submit_nif, 0},
+    {"cancel", 2, cancel_nif, 0},
+    {"counters", 0, counters_nif, 0},
+    {"atom_quota", 1, atom_quota_nif, 0},
+    {"python_version", 0, python_version_nif, 0},
+    {"build_python", 0, build_python_nif, 0},
+};
+
+static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
+{
+    (void)priv_data;
+    (void)info;
+    py_atoms_init(env);
+    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_ref_load(env) < 0 || py_runtime_load(env) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+ERL_NIF_INIT(py_nif, functions, load, NULL, NULL, NULL)

@@ -1,0 +1,214 @@
+/* Requests: pool, reply, and the table through which a reference finds its request. Any thread.
+ * Locks: a shard's lock protects the chain and the life of what is in it; rank: just before context.take_lock. */
+#include "request.h"
+
+#include "atoms.h"
+#include "context.h"
+#include "park.h"
+
+#define SHARDS 64
+#define BUCKETS 64
+
+typedef struct {
+    pthread_mutex_t lock;
+    py_request *buckets[BUCKETS];
+} shard;
+
+static shard table[SHARDS];
+static _Atomic uint64_t next_serial = 1;
+
+_Atomic long py_requests_live;
+
+static uint64_t ref_hash(ERL_NIF_TERM ref) { return enif_hash(ERL_NIF_INTERNAL_HASH, ref, 0); }
+
+int py_request_table_init(void)
+{
+    int i;
+
+    for (i = 0; i < SHARDS; i++) {
+        if (pthread_mutex_init(&table[i].lock, NULL) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static py_request *request_create(void)
+{
+    py_request *req = enif_alloc(sizeof *req);
+
+    if (req == NULL) {
+        return NULL;
+    }
+    memset(req, 0, sizeof *req);
+    req->env = enif_alloc_env();
+    req->ref_env = enif_alloc_env();
+    if (req->env == NULL || req->ref_env == NULL) {
+        goto err;
+    }
+    return req;
+
+err:
+    if (req->env != NULL) {
+        enif_free_env(req->env);
+    }
+    if (req->ref_env != NULL) {
+        enif_free_env(req->ref_env);
+    }
+    enif_free(req);
+    return NULL;
+}
+
+py_request *py_request_new(py_context *context)
+{
+    py_request *req = py_context_pool_get(context);
+
+    if (req == NULL && (req = request_create()) == NULL) {
+        return NULL;
+    }
+    req->next = NULL;
+    req->context = context;
+    atomic_store_explicit(&req->state, REQ_QUEUED, memory_order_relaxed);
+    atomic_store_explicit(&req->stop, PY_STOP_NONE, memory_order_relaxed);
+    req->flags = 0;
+    req->stop_ns = 0;
+    req->nudged_ns = 0;
+    req->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&py_requests_live, 1, memory_order_relaxed);
+    return req;
+}
+
+void py_request_destroy(py_request *req)
+{
+    enif_free_env(req->env);
+    enif_free_env(req->ref_env);
+    enif_free(req);
+}
+
+void py_request_free(py_request *req)
+{
+    py_context *context = req->context;
+
+    if (req->flags & PY_REQ_TRACKED) {
+        py_request_untrack(req);
+    }
+    enif_clear_env(req->env);
+    enif_clear_env(req->ref_env);
+    atomic_fetch_sub_explicit(&py_requests_live, 1, memory_order_relaxed);
+    if (!py_context_pool_put(context, req)) {
+        py_request_destroy(req);
+    }
+}
+
+ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned)
+{
+    ERL_NIF_TERM reason;
+
+    switch (stop) {
+    case PY_STOP_TIMEOUT: reason = py_atoms.timeout; break;
+    case PY_STOP_INTERRUPTED: reason = py_atoms.interrupted; break;
+    case PY_STOP_STOPPED: reason = py_atoms.stopped; break;
+    default: reason = py_atoms.cancelled; break;
+    }
+    if (abandoned) {
+        reason = enif_make_tuple2(env, reason, py_atoms.abandoned);
+    }
+    return enif_make_tuple2(env, py_atoms.error, reason);
+}
+
+void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result)
+{
+    if (!(req->flags & PY_REQ_NO_REPLY)) {
+        ERL_NIF_TERM ref = enif_make_copy(msg_env, req->ref);
+        enif_send(env, &req->caller, msg_env, enif_make_tuple2(msg_env, ref, result));
+    }
+    enif_clear_env(msg_env);
+}
+
+void py_request_reply_stop(py_request *req, ErlNifEnv *env, int stop, bool abandoned)
+{
+    ErlNifEnv *msg_env = enif_alloc_env();
+
+    py_request_reply(req, env, msg_env, py_request_stop_term(msg_env, stop, abandoned));
+    enif_free_env(msg_env);
+}
+
+void py_request_track(py_request *req)
+{
+    uint64_t h = ref_hash(req->ref);
+    shard *s = &table[h % SHARDS];
+    py_request **bucket = &s->buckets[(h / SHARDS) % BUCKETS];
+
+    pthread_mutex_lock(&s->lock);
+    req->table_next = *bucket;
+    *bucket = req;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void py_request_untrack(py_request *req)
+{
+    uint64_t h = ref_hash(req->ref);
+    shard *s = &table[h % SHARDS];
+    py_request **at = &s->buckets[(h / SHARDS) % BUCKETS];
+
+    pthread_mutex_lock(&s->lock);
+    while (*at != NULL && *at != req) {
+        at = &(*at)->table_next;
+    }
+    if (*at == req) {
+        *at = req->table_next;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+PY_NIF(cancel_nif)
+{ /* (Ref, Silent) */
+    uint64_t h;
+    shard *s;
+    py_request *req;
+    py_context *context = NULL;
+    uint64_t serial = 0;
+    bool silent, queued, won = false;
+    ErlNifEnv *msg_env = NULL;
+    ErlNifPid caller;
+    ERL_NIF_TERM reply = 0, ref = argv[0];
+
+    (void)argc;
+    if (!enif_is_ref(env, ref)) {
+        return enif_make_badarg(env);
+    }
+    silent = enif_is_identical(argv[1], py_atoms.true_);
+    h = ref_hash(ref);
+    s = &table[h % SHARDS];
+    pthread_mutex_lock(&s->lock);
+    for (req = s->buckets[(h / SHARDS) % BUCKETS]; req != NULL; req = req->table_next) {
+        if (enif_compare(req->ref, ref) == 0) {
+            break;
+        }
+    }
+    if (req != NULL && !py_request_is_done(req)) {
+        context = req->context;
+        enif_keep_resource(context);
+        serial = req->serial;
+        queued = atomic_load(&req->state) == REQ_QUEUED;
+        /* A queued request, and any reply that nobody wants, is ours to finish. A running one is asked to stop and its
+         * worker replies. The memory stays: its owner must come through this lock to free it. */
+        won = !(silent || queued) || py_request_finish(req);
+        if (won && queued && !silent) {
+            msg_env = enif_alloc_env();
+            caller = req->caller;
+            reply = enif_make_tuple2(msg_env, enif_make_copy(msg_env, ref),
+                                     py_request_stop_term(msg_env, PY_STOP_CANCELLED, false));
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (msg_env != NULL) {
+        enif_send(env, &caller, msg_env, reply);
+        enif_free_env(msg_env);
+    }
+    if (context != NULL) {
+        py_context_stop_request(context, serial, PY_STOP_CANCELLED);
+        enif_release_resource(context);
+    }
+    return won ? py_atoms.cancelled : py_atoms.done;
+}

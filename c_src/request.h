@@ -1,0 +1,86 @@
+/* One thing asked of a context. One object, one state machine:
+ *
+ *     QUEUED ──start──► RUNNING ──finish──► DONE
+ *        └───────────finish──────────────────┘
+ *
+ * `py_request_finish` has exactly one winner, and only the winner sends the reply: the worker with a result, the
+ * watchdog at a deadline, a canceller, or the context when it stops. Whoever loses says nothing. The memory belongs to
+ * the queue while QUEUED and to the worker (or loop) that took it from then on; a request that was finished by someone
+ * else stays where it is and is freed by its owner when it gets there.
+ *
+ * `stop` is why a running request should end; it is set once, before the interrupt is sent. Requests and their envs are
+ * recycled through the context's freelist. */
+#ifndef ERLANG_PYTHON_REQUEST_H
+#define ERLANG_PYTHON_REQUEST_H
+
+#include "common.h"
+
+enum { PY_OP_CALL, PY_OP_EVAL, PY_OP_EXEC, PY_OP_COUNT };
+
+enum { REQ_QUEUED, REQ_RUNNING, REQ_DONE };
+
+enum { PY_STOP_NONE, PY_STOP_TIMEOUT, PY_STOP_CANCELLED, PY_STOP_INTERRUPTED, PY_STOP_STOPPED };
+
+enum {
+    PY_REQ_NO_REPLY = 1u << 0, /* cast: nobody waits, and the caller's death does not matter */
+    PY_REQ_TRACKED = 1u << 1,  /* can be cancelled by its reference */
+    PY_REQ_BYTES = 1u << 2,    /* binaries => bytes for this request */
+};
+
+struct py_request {
+    py_request *next;
+    py_context *context; /* outlives its requests: it ends only when its queue is empty and its workers are gone */
+    ErlNifEnv *env;      /* owns the terms below; cleared as soon as they are Python objects */
+    ERL_NIF_TERM ref, target, function, args, kwargs;
+    ErlNifPid caller;
+    ErlNifEnv *ref_env; /* owns `ref`, which outlives the arguments */
+    _Atomic int state;
+    _Atomic int stop;
+    int op;
+    unsigned flags;
+    uint64_t serial;
+    uint64_t submitted_ns;
+    uint64_t deadline_ns; /* 0: none */
+    uint64_t stop_ns;     /* when the first interrupt was sent; watchdog's, under take_lock */
+    uint64_t nudged_ns;   /* when the last one was */
+    ERL_NIF_TERM shown_target, shown_function; /* atoms, for info */
+    py_request *table_next;                    /* in the table of tracked requests */
+};
+
+/* A blank request from the context's freelist; NULL when memory is out. Any thread. */
+py_request *py_request_new(py_context *context);
+void py_request_free(py_request *req);
+void py_request_destroy(py_request *req); /* the freelist's */
+
+static inline bool py_request_start(py_request *req)
+{
+    int expected = REQ_QUEUED;
+    return atomic_compare_exchange_strong(&req->state, &expected, REQ_RUNNING);
+}
+
+static inline bool py_request_finish(py_request *req) { return atomic_exchange(&req->state, REQ_DONE) != REQ_DONE; }
+
+static inline bool py_request_is_done(py_request *req) { return atomic_load(&req->state) == REQ_DONE; }
+
+/* {error, timeout | cancelled | interrupted | stopped}, or {error, {That, abandoned}}. */
+ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned);
+
+/* Sends {Ref, result} to the caller; `msg_env` owns `result` and is cleared. `env` is the calling env on a scheduler, NULL
+ * on a thread of ours. Only for the winner of py_request_finish, without locks. */
+void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result);
+
+/* The same for a reason that needs no env of its own. */
+void py_request_reply_stop(py_request *req, ErlNifEnv *env, int stop, bool abandoned);
+
+/* The table of tracked requests. */
+int py_request_table_init(void);
+void py_request_track(py_request *req);
+void py_request_untrack(py_request *req);
+
+/* cancel(Ref, Silent) -> cancelled | done: asks the tracked request to stop. A silent cancel also takes the reply: after
+ * `cancelled` no message will come; after `done` it has come or is on its way. */
+PY_NIF(cancel_nif);
+
+extern _Atomic long py_requests_live;
+
+#endif

@@ -1,0 +1,263 @@
+/* The watchdog. See watchdog.h. Runs on its own thread, never attaches, never waits for anything but its parker. */
+#include "watchdog.h"
+
+#include "context.h"
+#include "interpreter.h"
+#include "park.h"
+#include "runtime.h"
+#include "worker.h"
+
+#define TICK_NS UINT64_C(1000000)
+#define RELAXED_TICK_NS UINT64_C(10000000)
+#define NUDGE_NS UINT64_C(20000000)        /* an interrupt that was swallowed is sent again after this */
+#define SWEEP_NS UINT64_C(20000000)        /* how often callers are looked at */
+#define IDLE_TICKS 32
+
+_Atomic int py_watchdog_mode = PY_WATCH_IDLE;
+_Atomic uint64_t py_watchdog_now;
+
+static py_parker parker;
+static ErlNifPid *callers; /* scratch, grows */
+static uint64_t *serials;
+static size_t callers_cap;
+
+void py_watchdog_wake(void) { py_parker_wake(&parker); }
+
+/* What one look at one context found to be done without its locks. */
+typedef struct {
+    py_request *expired; /* taken out of the queue: ours */
+} findings;
+
+/* take_lock held. Takes finished and overdue requests out of a list; returns how many. */
+static size_t expire(py_request **at, uint64_t now, py_request **out)
+{
+    py_request *req;
+    size_t n = 0;
+
+    while ((req = *at) != NULL) {
+        if (req->deadline_ns != 0 && req->deadline_ns <= now) {
+            *at = req->next;
+            req->next = *out;
+            *out = req;
+            n++;
+        } else {
+            at = &req->next;
+        }
+    }
+    return n;
+}
+
+static void expire_queue(py_context *context, uint64_t now, findings *f)
+{
+    size_t n = expire(&context->ready, now, &f->expired);
+
+    pthread_mutex_lock(&context->inbox_lock);
+    n += expire(&context->inbox_head, now, &f->expired);
+    context->inbox_tail = context->inbox_head;
+    while (context->inbox_tail != NULL && context->inbox_tail->next != NULL) {
+        context->inbox_tail = context->inbox_tail->next;
+    }
+    pthread_mutex_unlock(&context->inbox_lock);
+    atomic_fetch_sub(&context->queued, n);
+}
+
+/* take_lock held. Deadline, repeated interrupt, and in the end the write-off of one running worker. */
+static void watch_worker(py_context *context, py_worker *w, uint64_t now)
+{
+    py_request *req = w->current;
+    int none = PY_STOP_NONE;
+
+    if (req->deadline_ns != 0 && req->deadline_ns <= now &&
+        atomic_compare_exchange_strong(&req->stop, &none, PY_STOP_TIMEOUT)) {
+        req->stop_ns = req->nudged_ns = now;
+        py_interp_interrupt(context->interp, context, req->serial);
+    } else if (req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
+        req->nudged_ns = now;
+        py_interp_interrupt(context->interp, context, req->serial);
+    }
+}
+
+/* take_lock held. The worker is stuck: others go on without it, and it leaves when it comes back. Its request is answered
+ * here, with `msg_env` owning the reply, because its worker may free it as soon as the lock is gone. */
+static bool write_off(py_context *context, py_worker *w, ErlNifEnv *msg_env, ErlNifPid *to, ERL_NIF_TERM *msg)
+{
+    py_request *req = w->current;
+    bool reply = py_request_finish(req) && !(req->flags & PY_REQ_NO_REPLY);
+
+    if (reply) {
+        *to = req->caller;
+        *msg = enif_make_tuple2(msg_env, enif_make_copy(msg_env, req->ref),
+                                py_request_stop_term(msg_env, atomic_load(&req->stop), true));
+    }
+    w->lost = true;
+    context->lost_workers++;
+    context->worker_count--;
+    if (context->active == w) {
+        context->active = NULL;
+        if (!atomic_load(&context->closing)) {
+            py_context_promote(context);
+        }
+    }
+    return reply;
+}
+
+static size_t look_at_workers(py_context *context, uint64_t now)
+{
+    ErlNifEnv *msg_env = NULL;
+    ErlNifPid to;
+    ERL_NIF_TERM msg;
+    py_worker *w;
+    size_t running;
+    bool again, reply;
+
+    do {
+        running = 0;
+        again = reply = false;
+        pthread_mutex_lock(&context->take_lock);
+        for (w = context->workers; w != NULL; w = w->next) {
+            if (w->current == NULL || w->lost) {
+                continue;
+            }
+            running++;
+            watch_worker(context, w, now);
+            if (w->current->stop_ns != 0 && now - w->current->stop_ns >= PY_WATCHDOG_GRACE_NS) {
+                if (msg_env == NULL) {
+                    msg_env = enif_alloc_env();
+                }
+                reply = write_off(context, w, msg_env, &to, &msg);
+                again = true;
+                break;
+            }
+        }
+        pthread_mutex_unlock(&context->take_lock);
+        if (reply) {
+            enif_send(NULL, &to, msg_env, msg);
+            enif_clear_env(msg_env);
+        }
+    } while (again);
+    if (msg_env != NULL) {
+        enif_free_env(msg_env);
+    }
+    return running;
+}
+
+/* Someone waits while nobody moves: another worker, if there may be one; else overdue requests are answered where they are. */
+static bool look_at_queue(py_context *context, uint64_t now, bool sweep)
+{
+    findings f = {0};
+    py_request *req;
+    bool waiting, moved;
+
+    pthread_mutex_lock(&context->take_lock);
+    waiting = atomic_load(&context->queued) != 0;
+    moved = context->progress != context->watched_progress;
+    if (waiting && context->watched_waiting && !moved) {
+        if (context->active == NULL) {
+            py_context_promote(context);
+        } else if (context->active->current != NULL) {
+            context->active->stalled = true;
+            py_context_promote(context);
+        }
+        if (sweep) {
+            expire_queue(context, now, &f);
+        }
+    }
+    context->watched_waiting = waiting;
+    context->watched_progress = context->progress;
+    pthread_mutex_unlock(&context->take_lock);
+    while ((req = f.expired) != NULL) {
+        f.expired = req->next;
+        if (py_request_finish(req)) {
+            py_request_reply_stop(req, NULL, PY_STOP_TIMEOUT, false);
+        }
+        py_request_free(req);
+    }
+    return waiting || moved;
+}
+
+/* Interrupts what runs for callers that are gone. */
+static void look_at_callers(py_context *context)
+{
+    py_worker *w;
+    size_t n = 0, i;
+
+    pthread_mutex_lock(&context->take_lock);
+    for (w = context->workers; w != NULL; w = w->next) {
+        if (w->current == NULL || (w->current->flags & PY_REQ_NO_REPLY) || w->current->stop_ns != 0) {
+            continue;
+        }
+        if (n == callers_cap) {
+            size_t cap = callers_cap == 0 ? 64 : callers_cap * 2;
+            ErlNifPid *pids = enif_realloc(callers, cap * sizeof *pids);
+            uint64_t *ids = enif_realloc(serials, cap * sizeof *ids);
+            callers = pids != NULL ? pids : callers;
+            serials = ids != NULL ? ids : serials;
+            if (pids == NULL || ids == NULL) {
+                break;
+            }
+            callers_cap = cap;
+        }
+        callers[n] = w->current->caller;
+        serials[n++] = w->current->serial;
+    }
+    pthread_mutex_unlock(&context->take_lock);
+    for (i = 0; i < n; i++) {
+        if (!enif_is_process_alive(NULL, &callers[i])) {
+            py_context_stop_request(context, serials[i], PY_STOP_CANCELLED);
+        }
+    }
+}
+
+typedef struct {
+    uint64_t now;
+    bool sweep, moving;
+    size_t running;
+} look;
+
+static void look_at_context(py_context *context, void *arg)
+{
+    look *l = arg;
+
+    l->running += look_at_workers(context, l->now);
+    l->moving |= look_at_queue(context, l->now, l->sweep);
+    if (l->sweep) {
+        look_at_callers(context);
+    }
+}
+
+static void *watchdog_main(void *arg)
+{
+    uint64_t swept = 0;
+    int idle = 0, mode;
+
+    (void)arg;
+    for (;;) {
+        look l = {.now = py_now_ns()};
+
+        atomic_store_explicit(&py_watchdog_now, l.now, memory_order_relaxed);
+        l.sweep = l.now - swept >= SWEEP_NS;
+        swept = l.sweep ? l.now : swept;
+        py_runtime_each(look_at_context, &l);
+        idle = l.moving || l.running != 0 ? 0 : idle + 1;
+        mode = PY_WATCH_TICKING;
+        if (!l.moving && l.running != 0) {
+            mode = PY_WATCH_RELAXED;
+        } else if (idle >= IDLE_TICKS) {
+            mode = PY_WATCH_IDLE;
+        }
+        py_parker_prepare(&parker);
+        if (atomic_exchange(&py_watchdog_mode, mode) != mode || mode == PY_WATCH_TICKING) {
+            /* What came between the look and a new mode did not wake us: one more look before a long sleep. */
+            py_parker_sleep(&parker, TICK_NS);
+        } else {
+            py_parker_sleep(&parker, mode == PY_WATCH_RELAXED ? RELAXED_TICK_NS : PY_FOREVER);
+        }
+    }
+    return NULL;
+}
+
+bool py_watchdog_start(void)
+{
+    py_parker_init(&parker);
+    return py_thread_start(watchdog_main, NULL, "py_watchdog");
+}

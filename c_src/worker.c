@@ -1,0 +1,218 @@
+/* Worker threads: take, run, reply; spin, sleep, stand by. Runs on worker threads only, but for py_worker_start. */
+#include "worker.h"
+
+#include "call.h"
+#include "context.h"
+#include "interpreter.h"
+#include "runtime.h"
+#include "state.h"
+#include "watchdog.h"
+
+#define SPIN_SCORE_MAX 16
+#define CALLER_CHECK_NS UINT64_C(20000000)
+#define SPIN_PROBE 8 /* while spinning does not pay, try it once in so many waits */
+
+static _Thread_local py_worker *current;
+
+py_worker *py_worker_current(void) { return current; }
+
+bool py_thread_start(void *(*main)(void *), void *arg, const char *name)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    int rc;
+
+    if (pthread_attr_init(&attr) != 0) {
+        return false;
+    }
+    pthread_attr_setstacksize(&attr, PY_STACK_BYTES);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    rc = pthread_create(&thread, &attr, main, arg);
+    pthread_attr_destroy(&attr);
+#ifdef __linux__
+    if (rc == 0) {
+        pthread_setname_np(thread, name);
+    }
+#else
+    (void)name;
+#endif
+    return rc == 0;
+}
+
+/* Detached. Spins while that has paid lately. True when there is something to do. */
+static bool worker_spin(py_worker *w)
+{
+    py_context *context = w->context;
+    uint64_t end;
+    int i;
+
+    if (context->spin_ns == 0) {
+        return false;
+    }
+    if (w->spin_score == 0) {
+        w->spin_score = SPIN_SCORE_MAX + SPIN_PROBE;
+    }
+    if (w->spin_score > SPIN_SCORE_MAX + 1) { /* counting down to the next probe */
+        w->spin_score--;
+        return false;
+    }
+    end = py_now_ns() + context->spin_ns;
+    do {
+        for (i = 0; i < 32; i++) {
+            if (atomic_load_explicit(&context->queued, memory_order_acquire) != 0) {
+                w->spin_score = SPIN_SCORE_MAX;
+                return true;
+            }
+            py_cpu_relax();
+        }
+    } while (py_now_ns() < end);
+    w->spin_score = w->spin_score > SPIN_SCORE_MAX ? 0 : w->spin_score - 1;
+    return false;
+}
+
+/* Detached. The active worker waits for the queue, any other on its own parker, until it may have something to do. */
+static void worker_wait_detached(py_worker *w, bool active)
+{
+    py_context *context = w->context;
+
+    if (!active) {
+        py_parker_sleep(&w->parker, PY_FOREVER);
+        return;
+    }
+    if (worker_spin(w)) {
+        return;
+    }
+    py_parker_prepare(&context->parker);
+    if (atomic_load(&context->queued) != 0 || atomic_load(&context->closing)) {
+        py_parker_cancel(&context->parker);
+        return;
+    }
+    py_parker_sleep(&context->parker, PY_FOREVER);
+    if (context->spin_ns != 0 && w->spin_score == 0) {
+        w->spin_score = SPIN_SCORE_MAX + SPIN_PROBE;
+    }
+}
+
+static void worker_run(py_worker *w, py_request *req)
+{
+    ERL_NIF_TERM result;
+
+    /* A caller that died while its request waited wants nothing any more. */
+    if (PY_UNLIKELY(w->coarse_now > req->submitted_ns + CALLER_CHECK_NS) && !(req->flags & PY_REQ_NO_REPLY) &&
+        !enif_is_process_alive(NULL, &req->caller)) {
+        py_request_finish(req);
+        return;
+    }
+    if (!py_request_start(req)) {
+        return;
+    }
+    atomic_fetch_add_explicit(&w->context->running, 1, memory_order_relaxed);
+    result = py_call_run(w->context, req, w->reply_env);
+    atomic_fetch_sub_explicit(&w->context->running, 1, memory_order_relaxed);
+    if (py_request_finish(req)) {
+        py_request_reply(req, NULL, w->reply_env, result);
+    } else {
+        enif_clear_env(w->reply_env);
+    }
+}
+
+static void worker_loop(py_worker *w)
+{
+    py_context *context = w->context;
+    py_interp *interp = context->interp;
+    py_request *req, *before = NULL;
+    uint64_t now;
+    py_take take;
+
+    for (;;) {
+        req = py_context_take(context, w, &take);
+        if (PY_UNLIKELY(take.stopped)) {
+            PyThreadState_SetAsyncExc(w->thread_id, NULL);
+        }
+        if (before != NULL) {
+            py_request_free(before);
+            before = NULL;
+        }
+        if (PY_UNLIKELY(atomic_load_explicit(&interp->drops_pending, memory_order_relaxed) != 0)) {
+            py_interp_run_drops(interp);
+        }
+        if (req == NULL) {
+            if (take.leave) {
+                return;
+            }
+            PyEval_SaveThread();
+            worker_wait_detached(w, take.active);
+            PyEval_RestoreThread(w->ts);
+            w->coarse_now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);
+            py_watchdog_running();
+            continue;
+        }
+        worker_run(w, req);
+        before = req;
+        now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);
+        if (PY_UNLIKELY(now != w->coarse_now)) { /* about a millisecond went by: whoever waits for the GIL gets it now */
+            w->coarse_now = now;
+            PyEval_SaveThread();
+            PyEval_RestoreThread(w->ts);
+        }
+    }
+}
+
+static void worker_free(py_worker *w)
+{
+    enif_free_env(w->reply_env);
+    py_parker_destroy(&w->parker);
+    enif_free(w);
+}
+
+static void *worker_main(void *arg)
+{
+    py_worker *w = arg;
+    py_context *context = w->context;
+
+    current = w;
+    w->ts = PyThreadState_New(context->interp->interp);
+    PyEval_RestoreThread(w->ts);
+    w->thread_id = PyThread_get_thread_ident();
+    py_context_enter(context);
+    worker_loop(w);
+    py_context_leave(context, w);
+    PyThreadState_Clear(w->ts);
+    PyThreadState_DeleteCurrent();
+    worker_free(w);
+    if (atomic_fetch_sub(&context->threads_alive, 1) == 1 && atomic_load(&context->closing)) {
+        py_runtime_forget(context);
+    }
+    enif_release_resource(context);
+    return NULL;
+}
+
+bool py_worker_start(py_context *context)
+{
+    py_worker *w = enif_alloc(sizeof *w);
+
+    if (w == NULL) {
+        return false;
+    }
+    memset(w, 0, sizeof *w);
+    w->context = context;
+    w->spin_score = SPIN_SCORE_MAX;
+    w->reply_env = enif_alloc_env();
+    py_parker_init(&w->parker);
+    enif_keep_resource(context);
+    atomic_fetch_add(&context->threads_alive, 1);
+    w->next = context->workers;
+    context->workers = w;
+    context->worker_count++;
+    context->active = w;
+    if (!py_thread_start(worker_main, w, "py_worker")) {
+        context->workers = w->next;
+        context->worker_count--;
+        context->active = NULL;
+        atomic_fetch_sub(&context->threads_alive, 1);
+        worker_free(w);
+        enif_release_resource(context);
+        return false;
+    }
+    return true;
+}

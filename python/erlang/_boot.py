@@ -1,0 +1,43 @@
+"""The first and last Python of an interpreter hosted by the BEAM. Called by the runtime on Python's main thread."""
+
+from __future__ import annotations
+
+import sys
+
+SWITCH_INTERVAL_S = 0.0005
+
+
+def boot(program: bool) -> None:
+    """Prepares the main interpreter: with `program` it keeps its own standard input (erlpy), else that is the shell's."""
+    import threading  # the thread that imports it first is its main thread
+
+    assert threading.current_thread() is threading.main_thread()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if not program:
+        import io
+
+        sys.stdin = io.StringIO()
+        sys.argv = [""]
+
+
+def flush() -> None:
+    """Runs the atexit callbacks once and flushes the output, as the application stops."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+
+def prepare(paths: list[str], modules: list[str]) -> None:
+    """A context's start: puts `paths` in front of sys.path, in that order, and imports `modules`."""
+    import importlib
+
+    for path in reversed(paths):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    for module in modules:
+        importlib.import_module(module)

@@ -1,0 +1,404 @@
+%% The public API: Python from Erlang. Every function that runs Python also takes a context's pid as its first argument;
+%% without one it uses the default context. See docs/calling.md.
+%%
+%% A call submits and waits for the one reply that the C side guarantees: it keeps the deadline, so nothing here has a
+%% timeout of its own, and no late message can reach a caller.
+-module(py).
+
+-export([call/3]).
+-export([call/4]).
+-export([call/5]).
+-export([call/6]).
+-export([eval/1]).
+-export([eval/2]).
+-export([eval/3]).
+-export([eval/4]).
+-export([exec/1]).
+-export([exec/2]).
+-export([exec/3]).
+-export([cast/3]).
+-export([cast/4]).
+-export([cast/5]).
+-export([spawn_call/3]).
+-export([spawn_call/4]).
+-export([spawn_call/5]).
+-export([await/1]).
+-export([await/2]).
+-export([interrupt/1]).
+-export([getattr/2]).
+-export([getattr/3]).
+-export([call_method/3]).
+-export([call_method/4]).
+-export([call_method/5]).
+-export([to_term/1]).
+-export([to_term/2]).
+-export([is_ref/1]).
+-export([context/0]).
+-export([context/1]).
+-export([info/0]).
+-export([stacks/0]).
+-export([version/0]).
+-export([memory_stats/0]).
+-export([gc/0]).
+-export([gc/1]).
+-export([reload/1]).
+-export([reload/2]).
+-export([format_error/1]).
+
+%% For the modules of this application.
+-export([request/8]).
+-export([handle/1]).
+-export([name/1]).
+
+-export_type([ref/0]).
+-export_type([error/0]).
+-export_type([options/0]).
+-export_type([result/0]).
+
+-define(TIMEOUT_MS, 30000).
+-define(NO_REPLY, 1).
+-define(TRACKED, 2).
+-define(BYTES, 4).
+
+-type name() :: atom() | binary().
+-type kwargs() :: #{atom() | binary() => term()}.
+-type ref() :: {py_ref, TypeName :: binary(), reference()}.
+%% timeout in ms; binaries => bytes makes every binary argument `bytes`.
+-type options() :: #{timeout => timeout(), binaries => auto | bytes}.
+-type error() ::
+    {Class :: atom(), #{message := binary(), class := binary(), module := binary(), traceback := [map()], _ => _}}
+    | timeout
+    | cancelled
+    | interrupted
+    | stopped
+    | {timeout | cancelled | interrupted | stopped, abandoned}
+    | overloaded
+    | noproc
+    | system_limit.
+-type result() :: {ok, term()} | {error, error()}.
+
+-compile({inline, [op/1, default/0]}).
+
+%% ---- calls ----
+
+%% Calls Module.Function(*Args). The function may be dotted ('path.join' of os); the module may be a ref, and then the
+%% function is one of its methods.
+%%     {ok, 4.0} = py:call(math, sqrt, [16.0]).
+-spec call(name() | ref(), name(), [term()]) -> result().
+call(Module, Function, Args) when is_list(Args) ->
+    request(default(), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
+
+%% With keyword arguments, or in a context.
+-spec call(name() | ref(), name(), [term()], kwargs()) -> result();
+    (pid(), name() | ref(), name(), [term()]) -> result().
+call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
+    request(handle(Context), call, Module, Function, Args, [], ?TIMEOUT_MS, 0);
+call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
+    request(default(), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0).
+
+%% With a timeout in ms (default 30000, or infinity), or options.
+%%     {error, timeout} = py:call(time, sleep, [60], #{}, 100).
+-spec call(name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> result();
+    (pid(), name() | ref(), name(), [term()], kwargs()) -> result().
+call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
+    request(handle(Context), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0);
+call(Module, Function, Args, Kwargs, Options) when is_list(Args), is_map(Kwargs) ->
+    request(default(), call, Module, Function, Args, Kwargs, timeout(Options), flags(Options)).
+
+-spec call(pid(), name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> result().
+call(Context, Module, Function, Args, Kwargs, Options) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
+    request(handle(Context), call, Module, Function, Args, Kwargs, timeout(Options), flags(Options)).
+
+%% Calls without waiting and without an answer; an exception goes nowhere. It runs on even when the caller dies.
+-spec cast(name() | ref(), name(), [term()]) -> ok | {error, overloaded | noproc | system_limit}.
+cast(Module, Function, Args) when is_list(Args) ->
+    submit(default(), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY).
+
+-spec cast(name() | ref(), name(), [term()], kwargs()) -> ok | {error, overloaded | noproc | system_limit};
+    (pid(), name() | ref(), name(), [term()]) -> ok | {error, overloaded | noproc | system_limit}.
+cast(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
+    submit(handle(Context), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY);
+cast(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
+    submit(default(), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
+
+-spec cast(pid(), name() | ref(), name(), [term()], kwargs()) -> ok | {error, overloaded | noproc | system_limit}.
+cast(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
+    submit(handle(Context), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
+
+%% Calls without waiting; await/1,2 gives the result. Only the caller may await it.
+%%     Ref = py:spawn_call(math, sqrt, [16.0]), {ok, 4.0} = py:await(Ref).
+-spec spawn_call(name() | ref(), name(), [term()]) -> reference().
+spawn_call(Module, Function, Args) when is_list(Args) ->
+    start_request(default(), Module, Function, Args, []).
+
+-spec spawn_call(name() | ref(), name(), [term()], kwargs()) -> reference();
+    (pid(), name() | ref(), name(), [term()]) -> reference().
+spawn_call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
+    start_request(handle(Context), Module, Function, Args, []);
+spawn_call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
+    start_request(default(), Module, Function, Args, Kwargs).
+
+-spec spawn_call(pid(), name() | ref(), name(), [term()], kwargs()) -> reference().
+spawn_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
+    start_request(handle(Context), Module, Function, Args, Kwargs).
+
+-spec await(reference()) -> result().
+await(Ref) ->
+    await(Ref, ?TIMEOUT_MS).
+
+%% After Timeout ms the call is cancelled and its reply will not come.
+-spec await(reference(), timeout()) -> result().
+await(Ref, Timeout) ->
+    receive
+        {Ref, Reply} -> Reply
+    after Timeout ->
+        case py_nif:cancel(Ref, true) of
+            cancelled ->
+                {error, timeout};
+            done ->
+                %% It was sent before the cancel: here, or on its way. A second await of one Ref finds nothing.
+                receive
+                    {Ref, Reply} -> Reply
+                after ?TIMEOUT_MS -> {error, noproc}
+                end
+        end
+    end.
+
+%% Interrupts what runs in a context now; those calls return {error, interrupted}. Later ones are untouched.
+-spec interrupt(pid()) -> ok | {error, noproc}.
+interrupt(Context) ->
+    case handle(Context) of
+        undefined -> {error, noproc};
+        Handle -> py_nif:context_interrupt(Handle)
+    end.
+
+%% ---- source ----
+
+%% The value of an expression in the context's namespace.
+%%     {ok, 6} = py:eval(<<"x * 2">>, #{x => 3}).
+-spec eval(iodata()) -> result().
+eval(Expression) ->
+    request(default(), eval, Expression, eval, none, [], ?TIMEOUT_MS, 0).
+
+%% With names that only this expression sees.
+-spec eval(iodata(), kwargs()) -> result();
+    (pid(), iodata()) -> result().
+eval(Context, Expression) when is_pid(Context) ->
+    request(handle(Context), eval, Expression, eval, none, [], ?TIMEOUT_MS, 0);
+eval(Expression, Locals) when is_map(Locals) ->
+    request(default(), eval, Expression, eval, Locals, [], ?TIMEOUT_MS, 0).
+
+-spec eval(iodata(), kwargs(), timeout() | options()) -> result();
+    (pid(), iodata(), kwargs()) -> result().
+eval(Context, Expression, Locals) when is_pid(Context), is_map(Locals) ->
+    request(handle(Context), eval, Expression, eval, Locals, [], ?TIMEOUT_MS, 0);
+eval(Expression, Locals, Options) when is_map(Locals) ->
+    request(default(), eval, Expression, eval, Locals, [], timeout(Options), flags(Options)).
+
+-spec eval(pid(), iodata(), kwargs(), timeout() | options()) -> result().
+eval(Context, Expression, Locals, Options) when is_pid(Context), is_map(Locals) ->
+    request(handle(Context), eval, Expression, eval, Locals, [], timeout(Options), flags(Options)).
+
+%% Runs statements in the context's namespace (__main__), which all later calls to that context see.
+%%     ok = py:exec(<<"def inc(x): return x + 1">>), {ok, 2} = py:call('__main__', inc, [1]).
+-spec exec(iodata()) -> ok | {error, error()}.
+exec(Source) ->
+    request(default(), exec, Source, exec, none, [], ?TIMEOUT_MS, 0).
+
+-spec exec(pid(), iodata()) -> ok | {error, error()};
+    (iodata(), timeout() | options()) -> ok | {error, error()}.
+exec(Context, Source) when is_pid(Context) ->
+    request(handle(Context), exec, Source, exec, none, [], ?TIMEOUT_MS, 0);
+exec(Source, Options) ->
+    request(default(), exec, Source, exec, none, [], timeout(Options), flags(Options)).
+
+-spec exec(pid(), iodata(), timeout() | options()) -> ok | {error, error()}.
+exec(Context, Source, Options) when is_pid(Context) ->
+    request(handle(Context), exec, Source, exec, none, [], timeout(Options), flags(Options)).
+
+%% ---- objects that stay in Python ----
+
+-spec getattr(ref(), name()) -> result().
+getattr(Ref, Name) ->
+    call(builtins, getattr, [Ref, Name]).
+
+-spec getattr(pid(), ref(), name()) -> result().
+getattr(Context, Ref, Name) ->
+    call(Context, builtins, getattr, [Ref, Name]).
+
+-spec call_method(ref(), name(), [term()]) -> result().
+call_method(Ref, Method, Args) when is_tuple(Ref) ->
+    call(Ref, Method, Args).
+
+-spec call_method(ref(), name(), [term()], kwargs()) -> result();
+    (pid(), ref(), name(), [term()]) -> result().
+call_method(Context, Ref, Method, Args) when is_pid(Context), is_tuple(Ref) ->
+    call(Context, Ref, Method, Args);
+call_method(Ref, Method, Args, Kwargs) when is_tuple(Ref) ->
+    call(Ref, Method, Args, Kwargs).
+
+-spec call_method(pid(), ref(), name(), [term()], kwargs()) -> result().
+call_method(Context, Ref, Method, Args, Kwargs) when is_pid(Context), is_tuple(Ref) ->
+    call(Context, Ref, Method, Args, Kwargs).
+
+%% The object by value: what its type allows (iterables become lists, objects maps of their attributes); an error where
+%% it has no term.
+-spec to_term(ref()) -> result().
+to_term(Ref) ->
+    call('erlang._codec', to_term, [Ref]).
+
+-spec to_term(pid(), ref()) -> result().
+to_term(Context, Ref) ->
+    call(Context, 'erlang._codec', to_term, [Ref]).
+
+-spec is_ref(term()) -> boolean().
+is_ref({py_ref, Type, Resource}) -> is_binary(Type) andalso is_reference(Resource);
+is_ref(_) -> false.
+
+%% ---- contexts and the runtime ----
+
+%% The default context.
+-spec context() -> pid().
+context() ->
+    case py_context:default() of
+        {Pid, _} -> Pid;
+        undefined -> error(noproc)
+    end.
+
+%% The context of that name.
+-spec context(atom()) -> pid() | undefined.
+context(Name) ->
+    py_context:find(Name).
+
+%% Everything an operator may ask: versions, counters of live requests and refs, and each context with its queue, its
+%% workers and what they run: {Module, Function, Caller, AgeMicroseconds}.
+-spec info() -> #{atom() => term()}.
+info() ->
+    (py_nif:counters())#{
+        python => py_nif:python_version(),
+        otp => list_to_binary(erlang:system_info(otp_release)),
+        running_contexts => [Info || Pid <- py_context:list(), (Info = py_context:info(Pid)) =/= undefined]
+    }.
+
+%% The Python stacks of all threads of the main interpreter, also while they run: [{ThreadName, [Line]}].
+-spec stacks() -> result().
+stacks() ->
+    admin(stacks, []).
+
+%% sys.version of the interpreter.
+-spec version() -> result().
+version() ->
+    eval(<<"__import__('sys').version">>).
+
+%% Objects, collections, allocated blocks and the process's peak memory in bytes.
+-spec memory_stats() -> result().
+memory_stats() ->
+    admin(memory_stats, []).
+
+%% Runs Python's cycle collector; gives the number of unreachable objects found.
+-spec gc() -> result().
+gc() ->
+    call(gc, collect, []).
+
+%% Of one generation, 0 to 2.
+-spec gc(0..2) -> result().
+gc(Generation) ->
+    call(gc, collect, [Generation]).
+
+%% importlib.reload, importing the module first where it was not.
+-spec reload(name()) -> result().
+reload(Module) ->
+    admin(reload, [Module]).
+
+-spec reload(pid(), name()) -> result().
+reload(Context, Module) ->
+    call(Context, 'erlang._admin', reload, [Module]).
+
+%% An error of this module as text: an exception as Python would print it, with its traceback.
+-spec format_error(error() | {error, error()}) -> unicode:chardata().
+format_error(Error) ->
+    py_error:format(Error).
+
+%% ---- inside ----
+
+%% On a context that nobody else uses: an answer also comes when every other worker is busy.
+-spec admin(atom(), [term()]) -> result().
+admin(Function, Args) ->
+    case py_context:find(admin) of
+        undefined ->
+            case py_context:start(#{name => admin, spin_us => 0}) of
+                {ok, Context} -> call(Context, 'erlang._admin', Function, Args);
+                {error, _} -> {error, noproc}
+            end;
+        Context ->
+            call(Context, 'erlang._admin', Function, Args)
+    end.
+
+-spec request(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+    ok | result().
+request(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
+    Ref = make_ref(),
+    case submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) of
+        ok ->
+            receive
+                {Ref, Reply} -> Reply
+            end;
+        Error ->
+            Error
+    end.
+
+-spec start_request(py_nif:context() | undefined, term(), term(), [term()], map() | []) -> reference().
+start_request(Handle, Module, Function, Args, Kwargs) ->
+    Ref = make_ref(),
+    case submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED) of
+        ok -> ok;
+        Error -> self() ! {Ref, Error}
+    end,
+    Ref.
+
+-spec submit(py_nif:context() | undefined, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+    ok | {error, overloaded | noproc | system_limit}.
+submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
+    {error, noproc};
+submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
+    case py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, milliseconds(Timeout), Flags) of
+        ok -> ok;
+        Reason -> {error, Reason}
+    end.
+
+-spec op(call | eval | exec) -> 0..2.
+op(call) -> 0;
+op(eval) -> 1;
+op(exec) -> 2.
+
+-spec default() -> py_nif:context() | undefined.
+default() ->
+    case py_context:default() of
+        {_, Handle} -> Handle;
+        undefined -> undefined
+    end.
+
+-spec handle(pid()) -> py_nif:context() | undefined.
+handle(Context) ->
+    case py_context:lookup(Context) of
+        {ok, Handle} -> Handle;
+        error -> undefined
+    end.
+
+-spec milliseconds(timeout()) -> integer().
+milliseconds(infinity) -> -1;
+milliseconds(Timeout) when is_integer(Timeout), Timeout >= 0 -> Timeout;
+milliseconds(Timeout) -> error({bad_timeout, Timeout}).
+
+-spec timeout(timeout() | options()) -> timeout().
+timeout(#{timeout := Timeout}) -> Timeout;
+timeout(#{}) -> ?TIMEOUT_MS;
+timeout(Timeout) -> Timeout.
+
+-spec flags(timeout() | options()) -> integer().
+flags(#{binaries := bytes}) -> ?BYTES;
+flags(_) -> 0.
+
+-spec name(atom() | iodata()) -> binary().
+name(Name) when is_atom(Name) -> atom_to_binary(Name);
+name(Name) -> iolist_to_binary(Name).

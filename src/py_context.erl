@@ -1,0 +1,194 @@
+%% A context: the Erlang process that owns an interpreter's namespace, queue and worker threads. Its pid names it in
+%% every function of `py`. When the process ends, however it ends, every open request is answered {error, stopped}.
+-module(py_context).
+-behaviour(gen_server).
+
+-export([start/0]).
+-export([start/1]).
+-export([start_link/0]).
+-export([start_link/1]).
+-export([stop/1]).
+-export([info/1]).
+-export([list/0]).
+-export([find/1]).
+-export([lookup/1]).
+-export([default/0]).
+-export([init_table/0]).
+
+-export([init/1]).
+-export([handle_call/3]).
+-export([handle_cast/2]).
+-export([terminate/2]).
+
+-export_type([options/0]).
+
+-type options() :: #{
+    name => atom(),
+    threads => pos_integer(),
+    spin_us => non_neg_integer(),
+    max_queue => pos_integer() | infinity,
+    binaries => auto | bytes,
+    sys_path => [file:name_all()],
+    preload => [module()] | [binary()],
+    shares_main => boolean()
+}.
+%% name: for py:context/1 and py:info/0. threads: most worker threads, default 1 (the context keeps thread affinity).
+%% spin_us: how long an idle worker spins before it sleeps, default 20, 0 on one core. max_queue: requests that may wait,
+%% beyond it {error, overloaded}, default 100000. binaries: bytes makes every binary `bytes`. sys_path: put in front of
+%% sys.path. preload: modules imported before the context is ready.
+
+-define(DEFAULT_KEY, {?MODULE, default}).
+-define(PRELOAD_MS, 60000).
+-define(INFINITE_QUEUE, 16#ffffffffffffffff).
+
+-record(state, {
+    handle :: py_nif:context(),
+    name :: atom()
+}).
+
+%% Starts a context under the application's supervisor.
+-spec start() -> {ok, pid()} | {error, term()}.
+start() ->
+    start(#{}).
+
+-spec start(options()) -> {ok, pid()} | {error, term()}.
+start(Options) ->
+    py_context_sup:start_context(Options).
+
+%% Starts a context linked to the caller.
+-spec start_link() -> {ok, pid()} | {error, term()}.
+start_link() ->
+    start_link(#{}).
+
+-spec start_link(options()) -> {ok, pid()} | {error, term()}.
+start_link(Options) ->
+    gen_server:start_link(?MODULE, Options, [{timeout, infinity}]).
+
+%% Stops a context: waiting requests are answered {error, stopped}, running ones are interrupted.
+-spec stop(pid()) -> ok.
+stop(Context) ->
+    gen_server:stop(Context).
+
+%% What it is doing; see py:info/0.
+-spec info(pid()) -> #{atom() => term()} | undefined.
+info(Context) ->
+    case ets:lookup(?MODULE, Context) of
+        [{_, Handle, Name}] -> (py_nif:context_info(Handle))#{name => Name, pid => Context};
+        [] -> undefined
+    end.
+
+-spec list() -> [pid()].
+list() ->
+    ets:select(?MODULE, [{{'$1', '_', '_'}, [], ['$1']}]).
+
+%% The context of that name.
+-spec find(atom()) -> pid() | undefined.
+find(Name) ->
+    case ets:select(?MODULE, [{{'$1', '_', Name}, [], ['$1']}], 1) of
+        {[Pid | _], _} -> Pid;
+        '$end_of_table' -> undefined
+    end.
+
+-spec lookup(pid()) -> {ok, py_nif:context()} | error.
+lookup(Context) ->
+    case ets:lookup(?MODULE, Context) of
+        [{_, Handle, _}] -> {ok, Handle};
+        [] -> error
+    end.
+
+%% The default context, from where every call can have it at once.
+-spec default() -> {pid(), py_nif:context()} | undefined.
+default() ->
+    persistent_term:get(?DEFAULT_KEY, undefined).
+
+-spec init_table() -> ok.
+init_table() ->
+    ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
+    ok.
+
+-spec init(options()) -> {ok, #state{}} | {stop, term()}.
+init(Options) ->
+    process_flag(trap_exit, true),
+    try parse(Options) of
+        {Shared, Threads, SpinNs, MaxQueue, Flags} ->
+            case py_nif:context_new(Shared, Threads, SpinNs, MaxQueue, Flags) of
+                {ok, Handle} -> prepare(Handle, Options);
+                {error, Reason} -> {stop, Reason}
+            end
+    catch
+        throw:{bad_option, _} = Bad -> {stop, Bad}
+    end.
+
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
+handle_call(_Call, _From, State) ->
+    {reply, {error, unknown_call}, State}.
+
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast(_Cast, State) ->
+    {noreply, State}.
+
+-spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{handle = Handle}) ->
+    true = ets:delete(?MODULE, self()),
+    case default() of
+        {Pid, _} when Pid =:= self() -> _ = persistent_term:erase(?DEFAULT_KEY);
+        _ -> ok
+    end,
+    py_nif:context_close(Handle).
+
+-spec parse(options()) -> {boolean(), pos_integer(), non_neg_integer(), pos_integer(), non_neg_integer()}.
+parse(Options) ->
+    Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, shares_main],
+    case maps:keys(maps:without(Known, Options)) of
+        [] -> ok;
+        [Unknown | _] -> throw({bad_option, Unknown})
+    end,
+    SpinUs =
+        case erlang:system_info(logical_processors_available) of
+            1 -> 0;
+            _ -> 20
+        end,
+    {
+        option(shares_main, Options, false, fun erlang:is_boolean/1),
+        option(threads, Options, 1, fun(N) -> is_integer(N) andalso N > 0 andalso N =< 65536 end),
+        1000 * option(spin_us, Options, SpinUs, fun(N) -> is_integer(N) andalso N >= 0 andalso N =< 1000000 end),
+        case option(max_queue, Options, 100000, fun(N) -> N =:= infinity orelse (is_integer(N) andalso N > 0) end) of
+            infinity -> ?INFINITE_QUEUE;
+            Max -> Max
+        end,
+        case option(binaries, Options, auto, fun(B) -> B =:= auto orelse B =:= bytes end) of
+            auto -> 0;
+            bytes -> 1
+        end
+    }.
+
+-spec option(atom(), options(), Value, fun((term()) -> boolean())) -> Value.
+option(Key, Options, Default, Valid) ->
+    Value = maps:get(Key, Options, Default),
+    case Valid(Value) of
+        true -> Value;
+        false -> throw({bad_option, {Key, Value}})
+    end.
+
+-spec prepare(py_nif:context(), options()) -> {ok, #state{}} | {stop, term()}.
+prepare(Handle, Options) ->
+    Paths = [unicode:characters_to_binary(P) || P <- maps:get(sys_path, Options, [])],
+    Modules = [py:name(M) || M <- maps:get(preload, Options, [])],
+    Prepared =
+        case {Paths, Modules} of
+            {[], []} -> {ok, none};
+            _ -> py:request(Handle, call, 'erlang._boot', prepare, [Paths, Modules], [], ?PRELOAD_MS, 0)
+        end,
+    case Prepared of
+        {ok, _} ->
+            Name = maps:get(name, Options, undefined),
+            true = ets:insert(?MODULE, {self(), Handle, Name}),
+            case Name of
+                default -> persistent_term:put(?DEFAULT_KEY, {self(), Handle});
+                _ -> ok
+            end,
+            {ok, #state{handle = Handle, name = Name}};
+        {error, Reason} ->
+            py_nif:context_close(Handle),
+            {stop, {preload, Reason}}
+    end.

@@ -1,0 +1,76 @@
+%% The NIF library: stubs and specs. Nothing here waits; see c_src/py_nif.c.
+-module(py_nif).
+
+-export([runtime_start/2]).
+-export([runtime_flush/1]).
+-export([context_new/5]).
+-export([context_close/1]).
+-export([context_interrupt/1]).
+-export([context_info/1]).
+-export([submit/9]).
+-export([cancel/2]).
+-export([counters/0]).
+-export([atom_quota/1]).
+-export([python_version/0]).
+-export([build_python/0]).
+
+-on_load(load/0).
+
+-export_type([context/0]).
+
+-opaque context() :: reference().
+
+-spec load() -> ok | {error, term()}.
+load() ->
+    erlang:load_nif(filename:join(py_env:priv_dir(), "py_nif"), 0).
+
+%% The caller gets {Ref, ok | {error, Text}}.
+-spec runtime_start(reference(), #{atom() => term()}) -> ok | system_limit.
+runtime_start(_Ref, _Config) -> erlang:nif_error(not_loaded).
+
+%% The caller gets {Ref, ok}.
+-spec runtime_flush(reference()) -> ok | not_started | system_limit.
+runtime_flush(_Ref) -> erlang:nif_error(not_loaded).
+
+-spec context_new(boolean(), pos_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer()) ->
+    {ok, context()} | {error, not_started | system_limit}.
+context_new(_SharesMain, _MaxThreads, _SpinNs, _MaxQueue, _ConvFlags) -> erlang:nif_error(not_loaded).
+
+-spec context_close(context()) -> ok.
+context_close(_Context) -> erlang:nif_error(not_loaded).
+
+-spec context_interrupt(context()) -> ok.
+context_interrupt(_Context) -> erlang:nif_error(not_loaded).
+
+-spec context_info(context()) -> #{atom() => term()}.
+context_info(_Context) -> erlang:nif_error(not_loaded).
+
+%% After ok the caller gets {Ref, Reply} exactly once; the C side keeps the deadline (TimeoutMs, -1 for none).
+-spec submit(context(), reference(), Op, Target, Function, Args, Kwargs, TimeoutMs, Flags) ->
+    ok | overloaded | noproc | system_limit
+when
+    Op :: 0..2,
+    Target :: term(),
+    Function :: term(),
+    Args :: term(),
+    Kwargs :: map() | [],
+    TimeoutMs :: integer(),
+    Flags :: non_neg_integer().
+submit(_Context, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _TimeoutMs, _Flags) -> erlang:nif_error(not_loaded).
+
+%% cancelled: it was asked to stop; done: its reply has been sent, or there is no such request. With Silent no reply
+%% comes after `cancelled`.
+-spec cancel(reference(), Silent :: boolean()) -> cancelled | done.
+cancel(_Ref, _Silent) -> erlang:nif_error(not_loaded).
+
+-spec counters() -> #{requests := integer(), refs := integer(), contexts := integer()}.
+counters() -> erlang:nif_error(not_loaded).
+
+-spec atom_quota(non_neg_integer()) -> ok.
+atom_quota(_Quota) -> erlang:nif_error(not_loaded).
+
+-spec python_version() -> binary().
+python_version() -> erlang:nif_error(not_loaded).
+
+-spec build_python() -> binary().
+build_python() -> erlang:nif_error(not_loaded).
