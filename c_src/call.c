@@ -15,8 +15,10 @@
 int py_call_init(PyObject *module, py_state *st)
 {
     st->call.interrupted = PyErr_NewExceptionWithDoc(
-        "erlang.Interrupted", "Raised where a request is to stop: its deadline is over, or it was cancelled or interrupted.\n\n"
-        "A BaseException, so that `except Exception` lets it through.", PyExc_BaseException, NULL);
+        "erlang.Interrupted",
+        "Raised where a request is to stop: its deadline is over, or it was cancelled or interrupted.\n\n"
+        "A BaseException, so that `except Exception` lets it through.",
+        PyExc_BaseException, NULL);
     if (st->call.interrupted == NULL || PyModule_AddObjectRef(module, "Interrupted", st->call.interrupted) < 0) {
         return -1;
     }

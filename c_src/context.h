@@ -39,16 +39,16 @@ struct py_context {
     _Atomic size_t queued;               /* in inbox and ready */
 
     pthread_mutex_t take_lock;
-    py_request *ready;            /* T */
-    py_worker *active, *standby;  /* T */
-    py_worker *workers;           /* T: all that are not lost */
-    unsigned worker_count;        /* T */
-    _Atomic uint64_t progress;    /* requests taken so far; written under T */
-    uint64_t watched_progress;    /* what the watchdog saw last; its own */
-    bool watched_waiting;         /* the same */
-    uint64_t lost_workers;        /* T: written off so far */
-    _Atomic unsigned running;     /* workers with a request in hand */
-    py_parker parker;             /* the active worker sleeps here */
+    py_request *ready;           /* T */
+    py_worker *active, *standby; /* T */
+    py_worker *workers;          /* T: all that are not lost */
+    unsigned worker_count;       /* T */
+    _Atomic uint64_t progress;   /* requests taken so far; written under T */
+    uint64_t watched_progress;   /* what the watchdog saw last; its own */
+    bool watched_waiting;        /* the same */
+    uint64_t lost_workers;       /* T: written off so far */
+    _Atomic unsigned running;    /* workers with a request in hand */
+    py_parker parker;            /* the active worker sleeps here */
 
     pthread_mutex_t pool_lock;
     py_request *pool;

@@ -7,8 +7,7 @@
     P(exception)                                                                                                       \
     P(types)                                                                                                           \
     P(ref)                                                                                                             \
-    P(call)                                                                                                            \
-    P(loop)
+    P(call)
 
 static int module_exec(PyObject *module)
 {
@@ -60,14 +59,9 @@ static PyModuleDef_Slot slots[] = {
 };
 
 PyModuleDef py_module_def = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "_erlang",
-    .m_doc = "The C half of the package erlang.",
-    .m_size = sizeof(py_state),
-    .m_slots = slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
-    .m_free = module_free,
+    PyModuleDef_HEAD_INIT,      .m_name = "_erlang",   .m_doc = "The C half of the package erlang.",
+    .m_size = sizeof(py_state), .m_slots = slots,      .m_traverse = module_traverse,
+    .m_clear = module_clear,    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__erlang(void) { return PyModuleDef_Init(&py_module_def); }

@@ -105,10 +105,18 @@ ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned)
     ERL_NIF_TERM reason;
 
     switch (stop) {
-    case PY_STOP_TIMEOUT: reason = py_atoms.timeout; break;
-    case PY_STOP_INTERRUPTED: reason = py_atoms.interrupted; break;
-    case PY_STOP_STOPPED: reason = py_atoms.stopped; break;
-    default: reason = py_atoms.cancelled; break;
+    case PY_STOP_TIMEOUT:
+        reason = py_atoms.timeout;
+        break;
+    case PY_STOP_INTERRUPTED:
+        reason = py_atoms.interrupted;
+        break;
+    case PY_STOP_STOPPED:
+        reason = py_atoms.stopped;
+        break;
+    default:
+        reason = py_atoms.cancelled;
+        break;
     }
     if (abandoned) {
         reason = enif_make_tuple2(env, reason, py_atoms.abandoned);

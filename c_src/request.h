@@ -40,9 +40,9 @@ struct py_request {
     unsigned flags;
     uint64_t serial;
     uint64_t submitted_ns;
-    uint64_t deadline_ns; /* 0: none */
-    uint64_t stop_ns;     /* when the first interrupt was sent; watchdog's, under take_lock */
-    uint64_t nudged_ns;   /* when the last one was */
+    uint64_t deadline_ns;                      /* 0: none */
+    uint64_t stop_ns;                          /* when the first interrupt was sent; watchdog's, under take_lock */
+    uint64_t nudged_ns;                        /* when the last one was */
     ERL_NIF_TERM shown_target, shown_function; /* atoms, for info */
     py_request *table_next;                    /* in the table of tracked requests */
 };

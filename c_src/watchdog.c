@@ -9,8 +9,8 @@
 
 #define TICK_NS UINT64_C(1000000)
 #define RELAXED_TICK_NS UINT64_C(10000000)
-#define NUDGE_NS UINT64_C(20000000)        /* an interrupt that was swallowed is sent again after this */
-#define SWEEP_NS UINT64_C(20000000)        /* how often callers are looked at */
+#define NUDGE_NS UINT64_C(20000000) /* an interrupt that was swallowed is sent again after this */
+#define SWEEP_NS UINT64_C(20000000) /* how often callers are looked at */
 #define IDLE_TICKS 32
 
 _Atomic int py_watchdog_mode = PY_WATCH_IDLE;

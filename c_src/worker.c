@@ -150,7 +150,8 @@ static void worker_loop(py_worker *w)
         worker_run(w, req);
         before = req;
         now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);
-        if (PY_UNLIKELY(now != w->coarse_now)) { /* about a millisecond went by: whoever waits for the GIL gets it now */
+        if (PY_UNLIKELY(now !=
+                        w->coarse_now)) { /* about a millisecond went by: whoever waits for the GIL gets it now */
             w->coarse_now = now;
             PyEval_SaveThread();
             PyEval_RestoreThread(w->ts);

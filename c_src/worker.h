@@ -10,13 +10,13 @@
 #define PY_STACK_BYTES ((size_t)8 << 20)
 
 struct py_worker {
-    py_context *context; /* kept */
-    py_worker *next;     /* T: in context->workers */
+    py_context *context;     /* kept */
+    py_worker *next;         /* T: in context->workers */
     py_worker *standby_next; /* T */
-    py_request *current; /* T: what it runs */
-    bool stop_pending;   /* T: an interrupt was sent for `current` */
-    bool stalled;        /* T: the watchdog saw no progress */
-    bool lost;           /* T: written off; leaves when it comes back */
+    py_request *current;     /* T: what it runs */
+    bool stop_pending;       /* T: an interrupt was sent for `current` */
+    bool stalled;            /* T: the watchdog saw no progress */
+    bool lost;               /* T: written off; leaves when it comes back */
     unsigned long thread_id; /* Python's, for PyThreadState_SetAsyncExc; set before it takes anything */
     PyThreadState *ts;
     ErlNifEnv *reply_env;
