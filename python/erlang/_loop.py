@@ -1,0 +1,115 @@
+"""ErlangEventLoop: asyncio's selector loop over the C poller and hot path of `_erlang.LoopBase`.
+
+Everything that is not here or in C is CPython's own: transports, TLS, pipes, subprocesses, servers, name resolution,
+executors, signals, async generators. docs/loop.md says what differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.events
+import selectors
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from _erlang import LoopBase
+
+from erlang._selector import PollerSelector
+
+if TYPE_CHECKING:
+    from typing import TypeVarTuple
+
+    Ts = TypeVarTuple("Ts")
+
+# asyncio reads 256 KiB at once, a buffer the allocator maps and unmaps for each read. Below its mmap threshold a small
+# message costs a third.
+_READ_SIZE = 64 * 1024
+
+
+class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
+    """An asyncio event loop whose hot path is C, and into which Erlang can post.
+
+    `selector`: run on a selector of your own, as asyncio.SelectorEventLoop does; most of the speed, and events from
+    Erlang, are only there without it. `spin_us`: how long a loop that ran dry looks for work before it sleeps, in
+    microseconds; by default 20, and 0 on a machine with one core.
+
+        >>> import asyncio, erlang
+        >>> asyncio.run(asyncio.sleep(0, "done"), loop_factory=erlang.ErlangEventLoop)
+        'done'
+    """
+
+    def __init__(self, selector: selectors.BaseSelector | None = None, *, spin_us: int = -1) -> None:
+        self._on_poller = selector is None
+        if selector is None:
+            selector = PollerSelector(self)
+            self._use_poller(selector, spin_us)
+        super().__init__(selector)
+
+    if sys.version_info < (3, 13):
+
+        def _run_forever_setup(self) -> None:
+            self._check_closed()
+            self._check_running()
+            self._set_coroutine_origin_tracking(self._debug)
+            self._old_agen_hooks = sys.get_asyncgen_hooks()
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            asyncio.events._set_running_loop(self)
+
+        def _run_forever_cleanup(self) -> None:
+            self._stopping = False
+            self._thread_id = None
+            asyncio.events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*self._old_agen_hooks)
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._run_forever_setup()
+        try:
+            self._run_until_stopped()
+        finally:
+            self._run_forever_cleanup()
+
+    # Other threads wake the poller itself. A socket pair is made only for signals, which Python reports by a byte.
+
+    def _make_self_pipe(self) -> None:
+        if self._on_poller:
+            self._ssock = self._csock = None
+            self._internal_fds += 1
+        else:
+            super()._make_self_pipe()
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            super()._close_self_pipe()
+        if self._on_poller:
+            self._internal_fds -= 1
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Call the callback when the signal comes. Only for a loop of Python's main thread."""
+        if self._csock is None and not self._closed:
+            super()._make_self_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
+    def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:
+        return _read_less(super()._make_socket_transport(*args, **kwargs))
+
+    def _make_datagram_transport(self, *args: Any, **kwargs: Any) -> Any:
+        return _read_less(super()._make_datagram_transport(*args, **kwargs))
+
+    def _make_read_pipe_transport(self, *args: Any, **kwargs: Any) -> Any:
+        return _read_less(super()._make_read_pipe_transport(*args, **kwargs))
+
+
+def _read_less(transport: Any) -> Any:
+    transport.max_size = _READ_SIZE
+    return transport
+
+
+def new_event_loop() -> ErlangEventLoop:
+    """A new `ErlangEventLoop`, for `asyncio.run(main(), loop_factory=erlang.new_event_loop)`."""
+    return ErlangEventLoop()
