@@ -34,7 +34,7 @@ bench-charts:    ## draw docs/*.svg from stored results
 soak: build      ## long runs that watch memory, fds and handles
 	@scripts/soak
 
-sanitize: build  ## the suites under AddressSanitizer; SANITIZER=thread|valgrind for the others
+sanitize: build  ## the suites under AddressSanitizer; SANITIZER=thread|undefined for the others
 	@scripts/sanitize $(or $(SANITIZER),address)
 
 matrix: build    ## the tests on Debian trixie and sid, each in a debootstrap (as root)
