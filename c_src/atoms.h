@@ -55,6 +55,7 @@
     A(py_enum, "py_enum")                                                                                              \
     A(py_path, "py_path")                                                                                              \
     A(posix, "posix")                                                                                                  \
+    A(zone, "zone")                                                                                                    \
     A(windows, "windows")                                                                                              \
     A(call, "call")                                                                                                    \
     A(not_started, "not_started")                                                                                      \

@@ -16,10 +16,6 @@ enum {
 /* term_to_py.c: a new reference, or NULL with a Python exception set. `env` may be any env that owns `term`. */
 PyObject *py_term_to_py(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, unsigned flags);
 
-/* term_to_py.c: keyword arguments, a map of atoms or binaries that are identifiers, as a new dict with exact str keys
- * (made for PyObject_VectorcallDict), or NULL with an exception. */
-PyObject *py_kwargs_to_py(py_state *st, ErlNifEnv *env, ERL_NIF_TERM map, unsigned flags);
-
 /* py_to_term.c: 0 and *out made in `env`, or -1 with a Python exception set. */
 int py_py_to_term(py_state *st, ErlNifEnv *env, PyObject *obj, unsigned flags, ERL_NIF_TERM *out);
 

@@ -101,21 +101,30 @@ static ERL_NIF_TERM frame_term(describer *d, PyTracebackObject *tb)
     return finish(d->env, &map);
 }
 
+/* Stands for the frames in the middle of a long traceback. */
+static ERL_NIF_TERM omitted_term(describer *d, size_t n)
+{
+    pairs map = {.n = 0};
+    add(&map, py_atoms.omitted, enif_make_uint64(d->env, n));
+    return finish(d->env, &map);
+}
+
 /* The oldest frame first, as Python prints them. */
 static void add_traceback(describer *d, PyObject *exc, pairs *map)
 {
-    ERL_NIF_TERM frames[MAX_FRAMES];
+    ERL_NIF_TERM frames[MAX_FRAMES + 1];
     PyObject *traceback = PyException_GetTraceback(exc);
     size_t total = 0, i = 0, n = 0;
 
     for (PyTracebackObject *tb = (PyTracebackObject *)traceback; tb != NULL; tb = tb->tb_next)
         total++;
-    for (PyTracebackObject *tb = (PyTracebackObject *)traceback; tb != NULL && n < MAX_FRAMES; tb = tb->tb_next, i++)
-        if (i < MAX_FRAMES / 2 || i >= total - MAX_FRAMES / 2 || total <= MAX_FRAMES)
+    for (PyTracebackObject *tb = (PyTracebackObject *)traceback; tb != NULL && n <= MAX_FRAMES; tb = tb->tb_next, i++) {
+        if (total <= MAX_FRAMES || i < MAX_FRAMES / 2 || i >= total - MAX_FRAMES / 2)
             frames[n++] = frame_term(d, tb);
+        else if (i == MAX_FRAMES / 2)
+            frames[n++] = omitted_term(d, total - MAX_FRAMES);
+    }
     add(map, py_atoms.traceback, enif_make_list_from_array(d->env, frames, (unsigned)n));
-    if (total > n)
-        add(map, py_atoms.omitted, enif_make_uint64(d->env, total - n));
     Py_XDECREF(traceback);
 }
 

@@ -215,8 +215,20 @@ static int decode_tagged(walk *w, const ERL_NIF_TERM *elements, int n, PyObject 
     PyObject *atom = py_types_atom_find(&w->st->types, elements[0]), *decoder;
     ErlNifBinary binary;
 
-    if (atom == NULL || !Py_IS_TYPE(atom, w->st->types.atom))
+    if (PY_UNLIKELY(atom == NULL) && (atom = py_types_atom_add(w->st, w->env, elements[0])) == NULL) {
+        *out = NULL;
+        return 1;
+    }
+    if (!Py_IS_TYPE(atom, w->st->types.atom))
         return 0;
+    if (PY_UNLIKELY(((py_atom *)atom)->tag == PY_TAG_LAZY)) {
+        PyObject *module = PyImport_ImportModule("erlang._codec");
+        if (module == NULL) {
+            *out = NULL;
+            return 1;
+        }
+        Py_DECREF(module);
+    }
     switch (((py_atom *)atom)->tag) {
     case PY_TAG_BYTES:
         if (n != 2 || !enif_inspect_binary(w->env, elements[1], &binary))
@@ -358,67 +370,14 @@ static PyObject *decode(walk *w, ERL_NIF_TERM term)
     }
 }
 
-static walk walk_start(py_state *st, ErlNifEnv *env, unsigned flags)
-{
-    size_t items = st->types.max_items;
-    return (walk){st, env, flags, st->types.max_depth, items == 0 ? SIZE_MAX : items};
-}
-
-static bool usable(py_state *st)
-{
-    if (PY_LIKELY(st->types.atom_names != NULL))
-        return true;
-    PyErr_SetString(PyExc_RuntimeError, "this Python interpreter is ending");
-    return false;
-}
-
 PyObject *py_term_to_py(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, unsigned flags)
 {
-    if (PY_UNLIKELY(!usable(st)))
+    size_t items = st->types.max_items;
+    walk w = {st, env, flags, st->types.max_depth, items == 0 ? SIZE_MAX : items};
+
+    if (PY_UNLIKELY(st->types.atom_names == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, "this Python interpreter is ending");
         return NULL;
-    walk w = walk_start(st, env, flags);
+    }
     return decode(&w, term);
-}
-
-static PyObject *kwarg_name(walk *w, ERL_NIF_TERM term)
-{
-    ErlNifBinary binary;
-    PyObject *name = enif_is_atom(w->env, term)                   ? py_types_atom_text(w->env, term)
-                     : enif_inspect_binary(w->env, term, &binary) ? decode_text(&binary)
-                                                                  : decode(w, term);
-    if (name == NULL)
-        return NULL;
-    if (!PyUnicode_Check(name) || !PyUnicode_IsIdentifier(name)) {
-        PyErr_Format(PyExc_TypeError, "a keyword argument needs a Python identifier for its name, not %.200R", name);
-        Py_DECREF(name);
-        return NULL;
-    }
-    PyUnicode_InternInPlace(&name);
-    return name;
-}
-
-PyObject *py_kwargs_to_py(py_state *st, ErlNifEnv *env, ERL_NIF_TERM map, unsigned flags)
-{
-    ErlNifMapIterator iter;
-    ERL_NIF_TERM key_term, value_term;
-    walk w = walk_start(st, env, flags);
-
-    if (PY_UNLIKELY(!usable(st)))
-        return NULL;
-    if (!enif_map_iterator_create(env, map, &iter, ERL_NIF_MAP_ITERATOR_FIRST)) {
-        PyErr_SetString(PyExc_TypeError, "keyword arguments must be a map");
-        return NULL;
-    }
-    PyObject *dict = PyDict_New();
-    for (Py_ssize_t size = 1; dict != NULL && enif_map_iterator_get_pair(env, &iter, &key_term, &value_term);
-         size++, enif_map_iterator_next(env, &iter)) {
-        PyObject *name = kwarg_name(&w, key_term);
-        PyObject *value = name == NULL ? NULL : decode(&w, value_term);
-        if (value == NULL || put(dict, name, value, size) < 0)
-            Py_CLEAR(dict);
-        Py_XDECREF(name);
-        Py_XDECREF(value);
-    }
-    enif_map_iterator_destroy(env, &iter);
-    return dict;
 }

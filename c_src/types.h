@@ -8,8 +8,9 @@
 #include "common.h"
 #include "compat.h"
 
-/* What a tuple that starts with this atom means to term_to_py.c. */
-enum { PY_TAG_NONE, PY_TAG_BYTES, PY_TAG_BUFFER, PY_TAG_REF, PY_TAG_DECODER };
+/* What a tuple that starts with this atom means to term_to_py.c. LAZY: a built-in decoder, which is there once
+ * erlang._codec is imported. */
+enum { PY_TAG_NONE, PY_TAG_BYTES, PY_TAG_BUFFER, PY_TAG_REF, PY_TAG_LAZY, PY_TAG_DECODER };
 
 typedef struct {
     PyUnicodeObject text;

@@ -58,6 +58,24 @@ done:
     return result;
 }
 
+static int tag_of(ERL_NIF_TERM term)
+{
+    const ERL_NIF_TERM built_in[] = {py_atoms.py_date,    py_atoms.py_time, py_atoms.py_datetime, py_atoms.py_timedelta,
+                                     py_atoms.py_decimal, py_atoms.py_uuid, py_atoms.py_complex,  py_atoms.py_fraction,
+                                     py_atoms.py_enum,    py_atoms.py_path};
+
+    if (term == py_atoms.bytes)
+        return PY_TAG_BYTES;
+    if (term == py_atoms.buffer)
+        return PY_TAG_BUFFER;
+    if (term == py_atoms.py_ref)
+        return PY_TAG_REF;
+    for (size_t i = 0; i < sizeof built_in / sizeof *built_in; i++)
+        if (term == built_in[i])
+            return PY_TAG_LAZY;
+    return PY_TAG_NONE;
+}
+
 /* The Atom for a name and its word: the one that exists or a new one. New reference. */
 static PyObject *atom_object(py_state *st, PyObject *name, ERL_NIF_TERM term)
 {
@@ -73,10 +91,7 @@ static PyObject *atom_object(py_state *st, PyObject *name, ERL_NIF_TERM term)
     if (atom == NULL)
         return NULL;
     ((py_atom *)atom)->term = term;
-    ((py_atom *)atom)->tag = term == py_atoms.bytes    ? PY_TAG_BYTES
-                             : term == py_atoms.buffer ? PY_TAG_BUFFER
-                             : term == py_atoms.py_ref ? PY_TAG_REF
-                                                       : PY_TAG_NONE;
+    ((py_atom *)atom)->tag = tag_of(term);
     known = PyDict_SetDefault(types->atom_names, name, atom);
     Py_XINCREF(known);
     Py_DECREF(atom);
@@ -258,7 +273,7 @@ static PyObject *set_decoder(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O:_set_decoder", st->types.atom, &tag, &function))
         return NULL;
     py_atom *atom = (py_atom *)tag;
-    if (atom->tag != PY_TAG_NONE && atom->tag != PY_TAG_DECODER)
+    if (atom->tag != PY_TAG_NONE && atom->tag != PY_TAG_DECODER && atom->tag != PY_TAG_LAZY)
         return PyErr_Format(PyExc_ValueError, "the tag %R has a meaning of its own", tag);
     Py_BEGIN_CRITICAL_SECTION(tag);
     old = atom->decoder;
