@@ -7,7 +7,8 @@
     P(exception)                                                                                                       \
     P(types)                                                                                                           \
     P(ref)                                                                                                             \
-    P(call)
+    P(call)                                                                                                            \
+    P(loop)
 
 static int module_exec(PyObject *module)
 {

@@ -14,6 +14,7 @@
 
 #include "call.h"
 #include "exception.h"
+#include "loop.h"
 #include "ref.h"
 #include "types.h"
 
@@ -24,6 +25,7 @@ struct py_state {
     py_exception_part exception;
     py_ref_part ref;
     py_call_part call;
+    py_loop_part loop;
 };
 
 extern PyModuleDef py_module_def; /* module.c */
