@@ -184,8 +184,8 @@ def _encode_zone(zone: datetime.tzinfo | None, offset: datetime.timedelta | None
         return _ZONE, seconds, key
     if offset is None:
         raise ValueError(f"the time zone {zone!r} has no offset without a date")
-    module = sys.modules["datetime"]
-    if type(zone) is module.timezone and (name := zone.tzname(None)) != module.timezone(offset).tzname(None):
+    fixed: Any = sys.modules["datetime"].timezone
+    if type(zone) is fixed and (name := zone.tzname(None)) != fixed(offset).tzname(None):
         return seconds, name
     return seconds
 
@@ -224,8 +224,8 @@ def _encode_datetime(value: datetime.datetime) -> Any:
 def _decode_datetime(when: Any, microsecond: int, zone: Any, fold: int = 0) -> Any:
     import datetime
 
-    date, clock = when
-    return datetime.datetime(*date, *clock, microsecond, _decode_zone(zone), fold=fold)
+    (year, month, day), (hour, minute, second) = when
+    return datetime.datetime(year, month, day, hour, minute, second, microsecond, _decode_zone(zone), fold=fold)
 
 
 def _encode_time(value: datetime.time) -> Any:
@@ -295,7 +295,7 @@ _enum_classes: dict[str, Any] = {}
 
 
 def _enum_name(cls: type) -> str:
-    """"module:Class", remembered so that the way back also finds classes that are no attribute of their module."""
+    """ "module:Class", remembered so that the way back also finds classes that are no attribute of their module."""
     import weakref
 
     name = f"{cls.__module__}:{cls.__qualname__}"
