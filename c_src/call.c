@@ -81,7 +81,7 @@ static PyObject *name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const 
 static int call_names(py_state *st, py_request *req, PyObject *out[2])
 {
     py_call_name *slot = NULL;
-    bool atoms = enif_is_atom(req->env, req->target) && enif_is_atom(req->env, req->function);
+    bool atoms = enif_is_atom(req->arg_env, req->target) && enif_is_atom(req->arg_env, req->function);
     int dotted;
 
     if (atoms) {
@@ -93,10 +93,10 @@ static int call_names(py_state *st, py_request *req, PyObject *out[2])
             return slot->dotted;
         }
     }
-    if ((out[0] = name_of(st, req->env, req->target, "module")) == NULL) {
+    if ((out[0] = name_of(st, req->arg_env, req->target, "module")) == NULL) {
         return -1;
     }
-    if ((out[1] = name_of(st, req->env, req->function, "function")) == NULL) {
+    if ((out[1] = name_of(st, req->arg_env, req->function, "function")) == NULL) {
         Py_CLEAR(out[0]);
         return -1;
     }
@@ -186,15 +186,15 @@ PyObject *py_call_target(py_context *context, py_request *req)
     PyObject *names[2], *object, *name, *found = NULL;
     int dotted;
 
-    if (enif_is_tuple(req->env, req->target)) { /* a method of an object that stays in Python */
-        object = py_term_to_py(st, req->env, req->target, 0);
+    if (enif_is_tuple(req->arg_env, req->target)) { /* a method of an object that stays in Python */
+        object = py_term_to_py(st, req->arg_env, req->target, 0);
         if (object == NULL) {
             return NULL;
         }
         if (enif_is_identical(req->function, py_atoms.call)) {
             return object; /* the object itself */
         }
-        name = name_of(st, req->env, req->function, "method");
+        name = name_of(st, req->arg_env, req->function, "method");
         if (name != NULL) {
             found = dotted_attribute(object, name);
             Py_DECREF(name);
@@ -230,8 +230,8 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
     PyObject *name;
     int rc = 0;
 
-    while (i < n && enif_get_list_cell(req->env, tail, &head, &tail)) {
-        if ((args[i] = py_term_to_py(st, req->env, head, flags)) == NULL) {
+    while (i < n && enif_get_list_cell(req->arg_env, tail, &head, &tail)) {
+        if ((args[i] = py_term_to_py(st, req->arg_env, head, flags)) == NULL) {
             goto err;
         }
         i++;
@@ -239,13 +239,13 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
     if (kwnames == NULL) {
         return 0;
     }
-    enif_get_map_size(req->env, req->kwargs, &size);
+    enif_get_map_size(req->arg_env, req->kwargs, &size);
     if ((*kwnames = PyTuple_New((Py_ssize_t)size)) == NULL) {
         goto err;
     }
-    enif_map_iterator_create(req->env, req->kwargs, &it, ERL_NIF_MAP_ITERATOR_FIRST);
-    for (; enif_map_iterator_get_pair(req->env, &it, &key, &head); enif_map_iterator_next(req->env, &it)) {
-        name = name_of(st, req->env, key, "keyword");
+    enif_map_iterator_create(req->arg_env, req->kwargs, &it, ERL_NIF_MAP_ITERATOR_FIRST);
+    for (; enif_map_iterator_get_pair(req->arg_env, &it, &key, &head); enif_map_iterator_next(req->arg_env, &it)) {
+        name = name_of(st, req->arg_env, key, "keyword");
         if (name == NULL) {
             rc = -1;
             break;
@@ -256,13 +256,13 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
             rc = -1;
             break;
         }
-        if ((args[i] = py_term_to_py(st, req->env, head, flags)) == NULL) {
+        if ((args[i] = py_term_to_py(st, req->arg_env, head, flags)) == NULL) {
             rc = -1;
             break;
         }
         i++;
     }
-    enif_map_iterator_destroy(req->env, &it);
+    enif_map_iterator_destroy(req->arg_env, &it);
     if (rc == 0) {
         return 0;
     }
@@ -282,13 +282,13 @@ PyObject *py_call_apply(py_context *context, py_request *req, PyObject *callable
     unsigned n;
     size_t kw = 0, i;
 
-    if (!enif_get_list_length(req->env, req->args, &n)) {
+    if (!enif_get_list_length(req->arg_env, req->args, &n)) {
         PyErr_SetString(PyExc_TypeError, "arguments must be a proper list");
         return NULL;
     }
-    if (enif_is_map(req->env, req->kwargs)) {
-        enif_get_map_size(req->env, req->kwargs, &kw);
-    } else if (!enif_is_empty_list(req->env, req->kwargs)) {
+    if (enif_is_map(req->arg_env, req->kwargs)) {
+        enif_get_map_size(req->arg_env, req->kwargs, &kw);
+    } else if (!enif_is_empty_list(req->arg_env, req->kwargs)) {
         PyErr_SetString(PyExc_TypeError, "keyword arguments must be a map");
         return NULL;
     }
@@ -296,7 +296,7 @@ PyObject *py_call_apply(py_context *context, py_request *req, PyObject *callable
         return PyErr_NoMemory();
     }
     if (convert_args(context, req, args + 1, n, kw == 0 ? NULL : &kwnames) == 0) {
-        enif_clear_env(req->env);
+        py_request_drop_bulk(req);
         result = PyObject_Vectorcall(callable, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames);
         for (i = 0; i < n + kw; i++) {
             Py_DECREF(args[i + 1]);
@@ -319,7 +319,7 @@ static PyObject *run_source(py_context *context, py_request *req)
     ErlNifBinary source;
     char *text = NULL;
 
-    if (!enif_inspect_iolist_as_binary(req->env, req->target, &source)) {
+    if (!enif_inspect_iolist_as_binary(req->arg_env, req->target, &source)) {
         PyErr_SetString(PyExc_TypeError, "source must be a binary or a string");
         return NULL;
     }
@@ -333,8 +333,8 @@ static PyObject *run_source(py_context *context, py_request *req)
     memcpy(text, source.data, source.size);
     text[source.size] = '\0';
     globals = Py_NewRef(main);
-    if (enif_is_map(req->env, req->args)) { /* names for this expression only: every scope in it sees them */
-        locals = py_term_to_py(st, req->env, req->args, conv_flags(context, req));
+    if (enif_is_map(req->arg_env, req->args)) { /* names for this expression only: every scope in it sees them */
+        locals = py_term_to_py(st, req->arg_env, req->args, conv_flags(context, req));
         Py_SETREF(globals, locals == NULL ? NULL : PyDict_Copy(main));
         if (globals == NULL || PyDict_Update(globals, locals) < 0) {
             goto done;

@@ -406,13 +406,7 @@ PY_NIF(submit_nif)
     }
     req->op = (int)op;
     req->flags = flags;
-    req->ref = enif_make_copy(req->ref_env, argv[1]);
-    req->target = enif_make_copy(req->env, argv[3]);
-    req->function = enif_make_copy(req->env, argv[4]);
-    req->args = enif_make_copy(req->env, argv[5]);
-    req->kwargs = enif_make_copy(req->env, argv[6]);
-    req->shown_target = enif_is_atom(env, argv[3]) ? argv[3] : py_atoms.undefined;
-    req->shown_function = enif_is_atom(env, argv[4]) ? argv[4] : py_atoms.undefined;
+    py_request_fill(req, env, argv[1], &argv[3]);
     enif_self(env, &req->caller);
     req->submitted_ns = py_now_ns();
     req->deadline_ns = timeout_ms < 0 ? 0 : req->submitted_ns + (uint64_t)timeout_ms * 1000000u;

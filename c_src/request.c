@@ -33,6 +33,17 @@ int py_request_table_init(void)
     return 0;
 }
 
+void py_request_destroy(py_request *req)
+{
+    if (req->env != NULL) {
+        enif_free_env(req->env);
+    }
+    if (req->bulk_env != NULL) {
+        enif_free_env(req->bulk_env);
+    }
+    enif_free(req);
+}
+
 static py_request *request_create(void)
 {
     py_request *req = enif_alloc(sizeof *req);
@@ -42,21 +53,12 @@ static py_request *request_create(void)
     }
     memset(req, 0, sizeof *req);
     req->env = enif_alloc_env();
-    req->ref_env = enif_alloc_env();
-    if (req->env == NULL || req->ref_env == NULL) {
-        goto err;
+    req->bulk_env = enif_alloc_env();
+    if (req->env == NULL || req->bulk_env == NULL) {
+        py_request_destroy(req);
+        return NULL;
     }
     return req;
-
-err:
-    if (req->env != NULL) {
-        enif_free_env(req->env);
-    }
-    if (req->ref_env != NULL) {
-        enif_free_env(req->ref_env);
-    }
-    enif_free(req);
-    return NULL;
 }
 
 py_request *py_request_new(py_context *context)
@@ -71,18 +73,12 @@ py_request *py_request_new(py_context *context)
     atomic_store_explicit(&req->state, REQ_QUEUED, memory_order_relaxed);
     atomic_store_explicit(&req->stop, PY_STOP_NONE, memory_order_relaxed);
     req->flags = 0;
+    req->arg_env = req->env;
     req->stop_ns = 0;
     req->nudged_ns = 0;
     req->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&py_requests_live, 1, memory_order_relaxed);
     return req;
-}
-
-void py_request_destroy(py_request *req)
-{
-    enif_free_env(req->env);
-    enif_free_env(req->ref_env);
-    enif_free(req);
 }
 
 void py_request_free(py_request *req)
@@ -93,11 +89,63 @@ void py_request_free(py_request *req)
         py_request_untrack(req);
     }
     enif_clear_env(req->env);
-    enif_clear_env(req->ref_env);
+    py_request_drop_bulk(req);
     atomic_fetch_sub_explicit(&py_requests_live, 1, memory_order_relaxed);
     if (!py_context_pool_put(context, req)) {
         py_request_destroy(req);
     }
+}
+
+#define SMALL_ARGS 8
+#define SMALL_BYTES 64
+
+/* Whether a term may travel back with the reply: a few words. */
+static bool is_small(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    ErlNifSInt64 number;
+    ErlNifBinary bin;
+
+    switch (enif_term_type(env, term)) {
+    case ERL_NIF_TERM_TYPE_ATOM:
+    case ERL_NIF_TERM_TYPE_FLOAT:
+    case ERL_NIF_TERM_TYPE_PID:
+    case ERL_NIF_TERM_TYPE_REFERENCE:
+        return true;
+    case ERL_NIF_TERM_TYPE_INTEGER:
+        return enif_get_int64(env, term, &number);
+    case ERL_NIF_TERM_TYPE_BITSTRING:
+        return enif_inspect_binary(env, term, &bin) && bin.size <= SMALL_BYTES;
+    default:
+        return enif_is_empty_list(env, term);
+    }
+}
+
+static bool all_small(ErlNifEnv *env, const ERL_NIF_TERM what[4])
+{
+    ERL_NIF_TERM head, tail = what[2];
+    int n = 0;
+
+    if (!enif_is_empty_list(env, what[3]) || !is_small(env, what[0]) || !is_small(env, what[1])) {
+        return false;
+    }
+    while (n++ < SMALL_ARGS && enif_get_list_cell(env, tail, &head, &tail)) {
+        if (!is_small(env, head)) {
+            return false;
+        }
+    }
+    return is_small(env, tail);
+}
+
+void py_request_fill(py_request *req, ErlNifEnv *env, ERL_NIF_TERM ref, const ERL_NIF_TERM what[4])
+{
+    req->ref = enif_make_copy(req->env, ref);
+    req->arg_env = all_small(env, what) ? req->env : req->bulk_env;
+    req->target = enif_make_copy(req->arg_env, what[0]);
+    req->function = enif_make_copy(req->arg_env, what[1]);
+    req->args = enif_make_copy(req->arg_env, what[2]);
+    req->kwargs = enif_make_copy(req->arg_env, what[3]);
+    req->shown_target = enif_is_atom(env, what[0]) ? what[0] : py_atoms.undefined;
+    req->shown_function = enif_is_atom(env, what[1]) ? what[1] : py_atoms.undefined;
 }
 
 ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned)
@@ -126,11 +174,19 @@ ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned)
 
 void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result)
 {
+    bool own = msg_env == req->env;
+
+    if (req->flags & PY_REQ_TRACKED) { /* nobody may compare with a reference that is the receiver's */
+        py_request_untrack(req);
+        req->flags &= ~(unsigned)PY_REQ_TRACKED;
+    }
     if (!(req->flags & PY_REQ_NO_REPLY)) {
-        ERL_NIF_TERM ref = enif_make_copy(msg_env, req->ref);
+        ERL_NIF_TERM ref = own ? req->ref : enif_make_copy(msg_env, req->ref);
         enif_send(env, &req->caller, msg_env, enif_make_tuple2(msg_env, ref, result));
     }
-    enif_clear_env(msg_env);
+    if (!own) {
+        enif_clear_env(msg_env);
+    }
 }
 
 void py_request_reply_stop(py_request *req, ErlNifEnv *env, int stop, bool abandoned)

@@ -30,10 +30,11 @@ enum {
 struct py_request {
     py_request *next;
     py_context *context; /* outlives its requests: it ends only when its queue is empty and its workers are gone */
-    ErlNifEnv *env;      /* owns the terms below; cleared as soon as they are Python objects */
+    ErlNifEnv *env;      /* owns `ref`, small arguments, and in the end the reply: sending it moves this memory */
+    ErlNifEnv *bulk_env; /* owns arguments that are not small; cleared as soon as they are Python objects */
+    ErlNifEnv *arg_env;  /* the one of the two that owns target, function, args and kwargs */
     ERL_NIF_TERM ref, target, function, args, kwargs;
     ErlNifPid caller;
-    ErlNifEnv *ref_env; /* owns `ref`, which outlives the arguments */
     _Atomic int state;
     _Atomic int stop;
     int op;
@@ -50,6 +51,18 @@ struct py_request {
 /* A blank request from the context's freelist; NULL when memory is out. Any thread. */
 py_request *py_request_new(py_context *context);
 void py_request_free(py_request *req);
+
+/* The arguments have been converted: what they held is given back. */
+static inline void py_request_drop_bulk(py_request *req)
+{
+    if (req->arg_env == req->bulk_env) {
+        enif_clear_env(req->bulk_env);
+        req->arg_env = req->env;
+    }
+}
+
+/* Copies what is asked into the request's envs. */
+void py_request_fill(py_request *req, ErlNifEnv *env, ERL_NIF_TERM ref, const ERL_NIF_TERM what[4]);
 void py_request_destroy(py_request *req); /* the freelist's */
 
 static inline bool py_request_start(py_request *req)
@@ -65,8 +78,9 @@ static inline bool py_request_is_done(py_request *req) { return atomic_load(&req
 /* {error, timeout | cancelled | interrupted | stopped}, or {error, {That, abandoned}}. */
 ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned);
 
-/* Sends {Ref, result} to the caller; `msg_env` owns `result` and is cleared. `env` is the calling env on a scheduler, NULL
- * on a thread of ours. Only for the winner of py_request_finish, without locks. */
+/* Sends {Ref, result} to the caller. `msg_env` owns `result`: the request's own env, whose memory then is the receiver's,
+ * or another one, which is cleared. `env` is the calling env on a scheduler, NULL on a thread of ours. Only for the winner
+ * of py_request_finish, without locks. */
 void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result);
 
 /* The same for a reason that needs no env of its own. */

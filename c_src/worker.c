@@ -107,12 +107,10 @@ static void worker_run(py_worker *w, py_request *req)
         return;
     }
     atomic_fetch_add_explicit(&w->context->running, 1, memory_order_relaxed);
-    result = py_call_run(w->context, req, w->reply_env);
+    result = py_call_run(w->context, req, req->env);
     atomic_fetch_sub_explicit(&w->context->running, 1, memory_order_relaxed);
     if (py_request_finish(req)) {
-        py_request_reply(req, NULL, w->reply_env, result);
-    } else {
-        enif_clear_env(w->reply_env);
+        py_request_reply(req, NULL, req->env, result);
     }
 }
 
@@ -161,7 +159,6 @@ static void worker_loop(py_worker *w)
 
 static void worker_free(py_worker *w)
 {
-    enif_free_env(w->reply_env);
     py_parker_destroy(&w->parker);
     enif_free(w);
 }
@@ -198,7 +195,6 @@ bool py_worker_start(py_context *context)
     memset(w, 0, sizeof *w);
     w->context = context;
     w->spin_score = SPIN_SCORE_MAX;
-    w->reply_env = enif_alloc_env();
     py_parker_init(&w->parker);
     enif_keep_resource(context);
     atomic_fetch_add(&context->threads_alive, 1);

@@ -19,7 +19,6 @@ struct py_worker {
     bool lost;               /* T: written off; leaves when it comes back */
     unsigned long thread_id; /* Python's, for PyThreadState_SetAsyncExc; set before it takes anything */
     PyThreadState *ts;
-    ErlNifEnv *reply_env;
     py_parker parker; /* sleeps here on standby */
     unsigned spin_score;
     uint64_t coarse_now; /* the watchdog's clock when it was last looked at */
