@@ -1,5 +1,5 @@
 # make build | test | demo are all a fresh clone needs; `make help` lists the rest.
-.PHONY: help setup build test lint demo bench bench-calls bench-async bench-charts soak sanitize matrix clean
+.PHONY: help setup build test lint format demo bench bench-calls bench-async bench-charts soak sanitize matrix clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -15,6 +15,9 @@ test: build      ## all suites: Erlang, and Python inside the BEAM
 
 lint: build      ## xref, dialyzer, warnings as errors, ruff, mypy, clang-format, cppcheck
 	@scripts/lint
+
+format:          ## format C and Python as lint wants them
+	@scripts/format
 
 demo: build      ## the demonstration
 	@scripts/demo

@@ -83,8 +83,9 @@ said(Key, Said) ->
 shared_prefix(Prefix, Path) -> binary:part(Path, 0, min(byte_size(Prefix), byte_size(Path))).
 
 run(Program, Args, Dir) ->
-    Unset = [{Name, false} || Name <- ["ERL_LIBS", "ERL_FLAGS", "REBAR_PROFILE", "REBAR_CONFIG", "VIRTUAL_ENV", "PYTHONPATH",
-        "ROOTDIR", "BINDIR", "EMU", "PROGNAME"]],
+    Names = ["ERL_LIBS", "ERL_FLAGS", "REBAR_PROFILE", "REBAR_CONFIG", "VIRTUAL_ENV", "PYTHONPATH", "ROOTDIR", "BINDIR",
+        "EMU", "PROGNAME"],
+    Unset = [{Name, false} || Name <- Names],
     Port = open_port({spawn_executable, Program},
         [{args, Args}, {cd, Dir}, {env, Unset}, exit_status, stderr_to_stdout, binary, hide]),
     collect(Port, []).
