@@ -1,4 +1,4 @@
-"""A load client: one connection, one request at a time, in a process of its own so that the server's figures are its own.
+"""A load client: one connection, one request at a time, in a process of its own so that its work is not the server's.
 
 Run by plain Python with nothing but the stdlib. Commands come as lines on stdin, each is answered by "ok":
 

@@ -43,7 +43,7 @@ class Load:
         ]
 
     async def spend(self, kind: str, address: str, requests: int, size: int) -> Spent:
-        """Connect the clients, have each make `requests` requests of `size` bytes; what that took, without connecting."""
+        """Connect the clients, have each make `requests` requests of `size` bytes; what the requests took."""
         await self._all(f"connect {kind} {address}")
         # One request each before the clock runs: accepting is not measured.
         await self._all(f"run 1 {size}")

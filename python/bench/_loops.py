@@ -32,12 +32,12 @@ def loop_factory(name: str) -> LoopFactory:
                 raise Unavailable(f"{name} exists only inside the BEAM: run this with priv/erlpy, not {sys.executable}")
             erlang = importlib.import_module("erlang")
             backend = name.removeprefix("erlang-")
-            return lambda: erlang.new_event_loop(backend=backend)  # type: ignore[no-any-return]
+            return lambda: erlang.new_event_loop(backend=backend)
     raise Unavailable(f"no loop is called {name}: {', '.join(LOOPS)}")
 
 
 def check_eager_tasks(factory: LoopFactory) -> None:
-    """`Unavailable` where the loop does not take asyncio's eager task factory (uvloop 0.23 on 3.13 raises TypeError)."""
+    """`Unavailable` where the loop does not take asyncio's eager task factory (uvloop 0.23 on 3.13)."""
 
     async def nothing() -> None:
         pass

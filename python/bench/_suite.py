@@ -1,7 +1,7 @@
 """A pyperf runner whose benchmarks are coroutines on the loop that --loop names.
 
-A benchmark is `async def bench(loops: int) -> float`: it does its thing `loops` times and returns the seconds that took,
-so that making and closing the loop is not in the figure.
+A benchmark is `async def bench(loops: int) -> float`: it does its thing `loops` times and returns the seconds that
+took, so that making and closing the loop is not in the figure.
 """
 
 from __future__ import annotations

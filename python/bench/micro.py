@@ -1,4 +1,4 @@
-"""What a loop's own parts cost: callbacks, timers, tasks, queues, locks, the executor, name resolution, subprocesses."""
+"""What a loop's own parts cost: callbacks, timers, tasks, queues, locks, the executor, names, subprocesses."""
 
 from __future__ import annotations
 

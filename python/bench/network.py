@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -76,7 +77,6 @@ async def serve(how: str, transport: str) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     context = server_context() if transport == "tls" else None
     path = None if transport != "unix" else str(scratch() / f"echo-{os.getpid()}")
-    server: asyncio.AbstractServer
     if how == "streams":
         if path is not None:
             server = await asyncio.start_unix_server(stream_echo, path)
@@ -89,11 +89,13 @@ async def serve(how: str, transport: str) -> AsyncIterator[str]:
         else:
             server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=context)
     try:
-        yield path if path is not None else f"127.0.0.1:{cast(asyncio.Server, server).sockets[0].getsockname()[1]}"
+        yield path if path is not None else f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         if path is not None:
-            Path(path).unlink(missing_ok=True)
+            # asyncio 3.13 has removed it by now.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 @asynccontextmanager

@@ -1,0 +1,100 @@
+"""Executor jobs asked for by tracked (foreground) and by background tasks, and how the tracker tells these apart.
+
+    executor_job_bare          loop.run_in_executor, no tracker
+    executor_job_foreground    TaskTracker.add_executor_job from a tracked task
+    executor_job_background    the same from a background task
+    ..._set, ..._attribute     the kind told by membership in the tracker's sets, or by a mark on the task
+    tell_...                   only the telling, with 1,000 tasks of each kind alive
+
+A job does nothing; 100 are under way at once, as in an application that reads many small files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from _suite import Suite, erlang_sources
+
+erlang_sources()
+from _erlang_modules import erlang_module  # noqa: E402
+
+TaskTracker: Any = erlang_module("_tasks").TaskTracker
+
+BATCH = 100
+
+
+class MarkingTracker(TaskTracker):  # type: ignore[misc]
+    """The other way to tell: every background task carries a mark."""
+
+    def _create(self, bucket: set[Any], coro: Coroutine[Any, Any, Any], *rest: Any) -> Any:
+        task = super()._create(bucket, coro, *rest)
+        task.background_of = self if bucket is self._background else None
+        return task
+
+    def _bucket_of_current(self) -> set[Any]:
+        task = asyncio.current_task(self._loop)
+        background: set[Any] = self._background
+        tracked: set[Any] = self._tracked
+        return background if getattr(task, "background_of", None) is self else tracked
+
+
+async def jobs(new_tracker: Callable[[], Any] | None, background: bool, loops: int) -> float:
+    loop = asyncio.get_running_loop()
+    tracker = None if new_tracker is None else new_tracker()
+
+    async def batches() -> float:
+        started = perf_counter()
+        for _ in range(loops):
+            if tracker is None:
+                await asyncio.gather(*[loop.run_in_executor(None, _nothing) for _ in range(BATCH)])
+            else:
+                await asyncio.gather(*[tracker.add_executor_job(_nothing) for _ in range(BATCH)])
+        return perf_counter() - started
+
+    if tracker is None:
+        return await batches()
+    create = tracker.create_background_task if background else tracker.create_task
+    elapsed: float = await create(batches())
+    return elapsed
+
+
+async def tell(new_tracker: Callable[[], Any], background: bool, loops: int) -> float:
+    tracker = new_tracker()
+    over = asyncio.Event()
+    for _ in range(1000):
+        tracker.create_task(over.wait())
+        tracker.create_background_task(over.wait())
+
+    async def measure() -> float:
+        bucket_of_current = tracker._bucket_of_current
+        started = perf_counter()
+        for _ in range(loops):
+            bucket_of_current()
+        return perf_counter() - started
+
+    create = tracker.create_background_task if background else tracker.create_task
+    elapsed: float = await create(measure())
+    over.set()
+    await tracker.block_till_done(wait_background=True)
+    return elapsed
+
+
+def _nothing() -> None:
+    pass
+
+
+def main() -> None:
+    suite = Suite(__doc__)
+    suite.add("executor_job_bare", partial(jobs, None, False), inner_loops=BATCH)
+    for how, tracker in (("set", TaskTracker), ("attribute", MarkingTracker)):
+        for kind, background in (("foreground", False), ("background", True)):
+            suite.add(f"executor_job_{kind}_{how}", partial(jobs, tracker, background), inner_loops=BATCH)
+            suite.add(f"tell_{kind}_{how}", partial(tell, tracker, background))
+
+
+if __name__ == "__main__":
+    main()
