@@ -26,10 +26,18 @@ static int raise_errno(int err)
 static int fd_of(PyObject *obj)
 {
     int fd = PyObject_AsFileDescriptor(obj);
-    if (fd < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
-        PyErr_Clear();
+    if (fd >= 0 || !PyErr_ExceptionMatches(PyExc_TypeError))
+        return fd;
+    PyErr_Clear(); /* selectors takes whatever int(obj.fileno()) makes of it */
+    PyObject *fileno = PyObject_CallMethod(obj, "fileno", NULL);
+    PyObject *number = fileno == NULL ? NULL : PyNumber_Long(fileno);
+    Py_XDECREF(fileno);
+    if (number == NULL) {
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", obj);
+        return -1;
     }
+    fd = PyObject_AsFileDescriptor(number);
+    Py_DECREF(number);
     return fd;
 }
 
