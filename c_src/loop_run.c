@@ -1,5 +1,5 @@
-/* One step of a loop, and the run until stop(): asyncio's _run_once in C. On the thread that runs the loop, attached; the
- * poller detaches while it waits.
+/* One step of a loop, and the run until stop(): asyncio's _run_once in C. On the thread that runs the loop, attached;
+ * the poller detaches while it waits.
  *
  * A step: drop cancelled timers, wait for what comes first (nothing to wait for when handles are ready), queue what is
  * there (posted events, fds, due timers) and run the handles that are queued by then, not those they queue. */

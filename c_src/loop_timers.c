@@ -1,5 +1,5 @@
-/* The timer heap of a loop: 4-ary, ordered by (when, order of arming). Cancelled timers stay in it until they come to the
- * head or are more than half of it, as in asyncio. Attached. */
+/* The timer heap of a loop: 4-ary, ordered by (when, order of arming). Cancelled timers stay in it until they come to
+ * the head or are more than half of it, as in asyncio. Attached. */
 #include "loop_internal.h"
 
 enum { MIN_PURGE = 100 }; /* asyncio's _MIN_SCHEDULED_TIMER_HANDLES; its fraction is one half */

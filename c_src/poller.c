@@ -1,14 +1,14 @@
 /* The poller: posted events, epoll set, wake-up. See poller.h for who may call what.
  *
  * No wake-up is lost and few are made. A poster first makes its news visible (list, then `pending`), then looks at
- * `sleeping`; the consumer first sets `sleeping`, then looks at `pending` and the list once more, then sleeps. All four are
- * sequentially consistent, so at least one of the two sees the other. Whoever turns `sleeping` from 1 to 0 makes the one
- * write to the eventfd; it counts itself in `wakers` before, so that close() can wait until the fd is no longer in use.
- * The eventfd is edge-triggered in the epoll set and never read: each write is an edge of its own.
+ * `sleeping`; the consumer first sets `sleeping`, then looks at `pending` and the list once more, then sleeps. All four
+ * are sequentially consistent, so at least one of the two sees the other. Whoever turns `sleeping` from 1 to 0 makes
+ * the one write to the eventfd; it counts itself in `wakers` before, so that close() can wait until the fd is no longer
+ * in use. The eventfd is edge-triggered in the epoll set and never read: each write is an edge of its own.
  *
- * Waiting costs 15 to 25 us on virtual machines, so the consumer first looks for up to spin_ns, detached, but only while
- * that has lately paid (spin_credit): by events that came while it spun, or by sleeps that were over so soon that spinning
- * would have caught them. */
+ * Waiting costs 15 to 25 us on virtual machines, so the consumer first looks for up to spin_ns, detached, but only
+ * while that has lately paid (spin_credit): by events that came while it spun, or by sleeps that were over so soon that
+ * spinning would have caught them. */
 #include "poller.h"
 
 #include <errno.h>
@@ -23,8 +23,8 @@
 enum {
     MAX_EVENTS = 256,
     MAX_CREDIT = 8,
-    /* A loop that never runs dry looks at its fds at each step until so many looks in a row found nothing, then only every
-     * BUSY_LOOK_NS: a look is a system call, the step itself often less than that. */
+    /* A loop that never runs dry looks at its fds at each step until so many looks in a row found nothing, then only
+     * every BUSY_LOOK_NS: a look is a system call, the step itself often less than that. */
     BUSY_LOOKS = 16,
     BUSY_LOOK_NS = 5000,
     DEFAULT_SPIN_US = 20,

@@ -1,11 +1,11 @@
 /* What a loop waits on: one list of posted events, one set of file descriptors, one wake-up.
  *
  * Any thread may post and wake: both return at once, never attach, and make the wake-up syscall only when the consumer
- * sleeps. One thread at a time, the loop's, polls. The poller is counted by reference, so a poster may outlive the loop:
- * a post to a closed poller is refused and the event stays the poster's.
+ * sleeps. One thread at a time, the loop's, polls. The poller is counted by reference, so a poster may outlive the
+ * loop: a post to a closed poller is refused and the event stays the poster's.
  *
- * Two backends: `native` keeps the fds in the poller's own epoll set and sleeps for the timeout; another one (py_poller_ops)
- * has somebody else watch fds and timers, and learns of them by posted events.
+ * Two backends: `native` keeps the fds in the poller's own epoll set and sleeps for the timeout; another one
+ * (py_poller_ops) has somebody else watch fds and timers, and learns of them by posted events.
  *
  * Lock: `lock` guards the list alone (rank: after context.inbox_lock). */
 #ifndef ERLANG_PYTHON_POLLER_H
@@ -35,8 +35,8 @@ typedef struct py_loop py_loop;     /* loop.h */
 typedef struct py_poller py_poller; /* below */
 typedef struct py_event py_event;
 
-/* The head of anything that can be posted; embed it first in a struct of your own. Whoever takes the event calls exactly
- * one of the two, once, and the callee owns the memory from then on. */
+/* The head of anything that can be posted; embed it first in a struct of your own. Whoever takes the event calls
+ * exactly one of the two, once, and the callee owns the memory from then on. */
 struct py_event {
     py_event *next;
     /* On the loop's thread, attached. 0, or -1 with an exception set that shall leave run_forever (KeyboardInterrupt,

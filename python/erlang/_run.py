@@ -29,6 +29,8 @@ def install() -> None:
     `asyncio.run(main(), loop_factory=erlang.new_event_loop)` or `erlang.run(main())`.
     """
     if sys.version_info >= (3, 16):
-        raise RuntimeError("this Python has no event loop policies: use asyncio.run(..., loop_factory=erlang.new_event_loop)")
+        raise RuntimeError(
+            "this Python has no event loop policies: use asyncio.run(..., loop_factory=erlang.new_event_loop)"
+        )
     policy = type("EventLoopPolicy", (asyncio.DefaultEventLoopPolicy,), {"_loop_factory": staticmethod(new_event_loop)})
     asyncio.set_event_loop_policy(policy())

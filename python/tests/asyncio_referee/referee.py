@@ -206,8 +206,10 @@ def main() -> int:
                 detail = ours["details"].get(name, "").strip().splitlines()
                 print(f"    {name.removeprefix('test.test_asyncio.')}: {ours['words'].get(name, 'missing')}")
                 print("        " + (detail[-1] if detail else ""), flush=True)
-    print(f"{total} tests passed, {len(owed)} owed, {len(listed)} listed as not applicable, "
-          f"{time.monotonic() - start:.0f} s, Python {sys.version.split()[0]}")
+    print(
+        f"{total} tests passed, {len(owed)} owed, {len(listed)} listed as not applicable, "
+        f"{time.monotonic() - start:.0f} s, Python {sys.version.split()[0]}"
+    )
     return 1 if owed else 0
 
 
