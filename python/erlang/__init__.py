@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from _erlang import Interrupted
+import importlib
+from typing import TYPE_CHECKING, Any
 
+from _erlang import Interrupted
 from erlang._codec import register_decoder, register_encoder
 from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference
+
+if TYPE_CHECKING:
+    from erlang._loop import ErlangEventLoop, new_event_loop
+    from erlang._run import install, run
 
 __all__ = [
     "Atom",
     "BitString",
     "Buffer",
+    "ErlangEventLoop",
     "Fun",
     "ImproperList",
     "Interrupted",
     "Pid",
     "Port",
     "Reference",
+    "install",
+    "new_event_loop",
     "register_decoder",
     "register_encoder",
+    "run",
 ]
+
+# What needs asyncio is imported when it is first asked for: a context that only computes does without.
+_LAZY = {
+    "ErlangEventLoop": "erlang._loop",
+    "install": "erlang._run",
+    "new_event_loop": "erlang._loop",
+    "run": "erlang._run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
