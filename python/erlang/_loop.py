@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from _erlang import LoopBase
-
 from erlang._selector import PollerSelector
 
 if TYPE_CHECKING:
@@ -69,12 +68,33 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
     def run_forever(self) -> None:
         """Run until stop() is called."""
         self._run_forever_setup()
+        watching = self._watch_signals()
         try:
             self._run_until_stopped()
         finally:
+            if watching and not self._signal_handlers:
+                signal.set_wakeup_fd(-1)
             self._run_forever_cleanup()
 
     # Other threads wake the poller itself. A socket pair is made only for signals, which Python reports by a byte.
+
+    def _watch_signals(self) -> bool:
+        """On the main thread, have a signal end the loop's sleep whichever thread of the process gets it."""
+        if not self._on_poller or threading.current_thread() is not threading.main_thread():
+            return False
+        self._make_signal_pipe()
+        try:
+            before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        except ValueError:  # not the main interpreter
+            return False
+        if before not in (-1, self._csock.fileno()):  # somebody else listens already
+            signal.set_wakeup_fd(before)
+            return False
+        return True
+
+    def _make_signal_pipe(self) -> None:
+        if self._csock is None:
+            super()._make_self_pipe()
 
     def _make_self_pipe(self) -> None:
         if self._on_poller:
@@ -91,8 +111,8 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
 
     def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call the callback when the signal comes. Only for a loop of Python's main thread."""
-        if self._csock is None and not self._closed:
-            super()._make_self_pipe()
+        if not self._closed:
+            self._make_signal_pipe()
         super().add_signal_handler(sig, callback, *args)
 
     def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:

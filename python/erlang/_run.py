@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from erlang._loop import new_event_loop
 
-T = TypeVar("T")
 
-
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+def run[T](main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     """asyncio.run() on a new `ErlangEventLoop`: the coroutine's result, or its exception.
 
     >>> import asyncio, erlang

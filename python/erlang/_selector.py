@@ -1,7 +1,7 @@
 """PollerSelector: the selectors face of a loop's C poller.
 
-The loop itself does not go through it: fds are added, removed and waited for in C. It is what `loop._selector` shows, for
-code that looks there, and what asyncio closes. The data of a key is asyncio's pair of handles, (reader, writer).
+The loop itself does not go through it: fds are added, removed and waited for in C. It is what `loop._selector` shows,
+for code that looks there, and what asyncio closes. The data of a key is asyncio's pair of handles, (reader, writer).
 """
 
 from __future__ import annotations

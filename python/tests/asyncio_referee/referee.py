@@ -8,8 +8,8 @@ A test that passes on the stock loop must pass on ours, unless `not_applicable.j
 runs in a process of its own (`sys.executable`: python or erlpy alike). Exit status 0 if the verdict is good.
 
 What is replaced: asyncio.SelectorEventLoop, asyncio.EventLoop and the default policy's loop. With `--base`, also
-BaseEventLoop and BaseSelectorEventLoop, which tests build directly and feed with fake selectors: the C type then runs under
-those, in the mode without a poller.
+BaseEventLoop and BaseSelectorEventLoop, which tests build directly and feed with fake selectors: the C type then
+runs under those, in the mode without a poller.
 """
 
 from __future__ import annotations
@@ -158,8 +158,9 @@ def all_modules() -> list[str]:
     return sorted(p.stem for p in folder.glob("test_*.py") if "windows" not in p.stem)
 
 
-def not_applicable() -> dict[str, str]:
-    listed: dict[str, str] = json.loads((HERE / "not_applicable.json").read_text())
+def not_applicable(*, base: bool) -> dict[str, str]:
+    lists: dict[str, dict[str, str]] = json.loads((HERE / "not_applicable.json").read_text())
+    listed = lists["loop"] | (lists["base"] if base else {})
     return {f"test.test_asyncio.{name}": reason for name, reason in listed.items()}
 
 
@@ -188,7 +189,7 @@ def main() -> int:
     if args.child:
         run_module(args.modules[0], args.loop, args.base, args.out, args.match)
 
-    listed = not_applicable()
+    listed = not_applicable(base=args.base)
     owed: list[str] = []
     total = 0
     start = time.monotonic()
