@@ -256,6 +256,15 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
             rc = -1;
             break;
         }
+        for (Py_ssize_t k = 0; k < (Py_ssize_t)(i - n); k++) { /* `a` and <<"a">>; names are interned */
+            if (PyTuple_GET_ITEM(*kwnames, k) == name) {
+                PyErr_Format(PyExc_TypeError, "keyword %R is given twice, as an atom and as a binary", name);
+                rc = -1;
+            }
+        }
+        if (rc < 0) {
+            break;
+        }
         if ((args[i] = py_term_to_py(st, req->arg_env, head, flags)) == NULL) {
             rc = -1;
             break;

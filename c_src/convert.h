@@ -7,7 +7,6 @@
 
 enum {
     PY_CONV_BYTES = 1u << 0,   /* every Erlang binary becomes bytes (`binaries => bytes`) */
-    PY_CONV_BUFFER = 1u << 2,  /* every Erlang binary becomes an erlang.Buffer over it (`binaries => buffer`) */
     PY_CONV_NO_REFS = 1u << 1, /* an object that would become a ref is a TypeError instead */
 };
 

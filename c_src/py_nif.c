@@ -4,9 +4,9 @@
 #include "atoms.h"
 #include "context.h"
 #include "info.h"
-#include "ref.h"
 #include "request.h"
 #include "runtime.h"
+#include "types.h"
 
 static ErlNifFunc functions[] = {
     {"runtime_start", 2, runtime_start_nif, 0},
@@ -28,7 +28,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)priv_data;
     (void)info;
     py_atoms_init(env);
-    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_ref_load(env) < 0 || py_runtime_load(env) < 0) {
+    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }
     return 0;

@@ -11,6 +11,7 @@
 #include "bigint.h"
 #include "buffer.h"
 #include "convert.h"
+#include "map.h"
 
 #define STACK_FIXED 128
 
@@ -248,41 +249,45 @@ done:
     return result;
 }
 
-/* Which two of n objects (their terms are at `base`) became one key. */
-static void raise_duplicate(walk *w, size_t base, PyObject *const *objects, size_t n)
+/* Keys of these types are one term only if they are one key in Python: no search for equal ones is needed. */
+static bool distinct_by_type(py_types_part *types, PyObject *key)
 {
-    for (size_t i = 1; i < n; i++) {
-        ERL_NIF_TERM map = enif_make_new_map(w->env), unused;
-        size_t first = 0;
-        if (n > 64) { /* find the later one of the pair by a map, then the earlier one by a search */
-            for (i = 0; i < n; i++) {
-                if (enif_get_map_value(w->env, map, w->stack[base + i], &unused))
-                    break;
-                enif_make_map_put(w->env, map, w->stack[base + i], py_atoms.ok, &map);
-            }
-        }
-        for (; first < i && i < n; first++)
-            if (enif_is_identical(w->stack[base + first], w->stack[base + i])) {
-                PyErr_Format(PyExc_ValueError, "the keys %.200R and %.200R of a dict are one key in Erlang",
-                             objects[first], objects[i]);
-                return;
-            }
-    }
-    PyErr_SetString(PyExc_ValueError, "two keys of a dict are one key in Erlang");
+    PyTypeObject *type = Py_TYPE(key);
+    return type == &PyUnicode_Type || type == &PyLong_Type || type == types->atom ||
+           (type == &PyFloat_Type && isfinite(PyFloat_AS_DOUBLE(key)));
 }
 
-/* A map from n keys and (unless `values` is NULL: all are []) n values. Takes over the references in both arrays,
- * which lie one after the other in one block of enif_alloc. */
-static int encode_pairs(walk *w, PyObject *owner, PyObject **keys, PyObject **values, size_t n, ERL_NIF_TERM *out)
+/* The map of the n keys at `base` and the n values after them. `sure` says that no two keys are equal. */
+static int make_map(walk *w, size_t base, PyObject *const *keys, size_t n, bool sure, ERL_NIF_TERM *out)
 {
-    level here;
+    size_t first, second;
+    int found = 0;
+
+    if (n > PY_MAP_SMALL && !sure)
+        found = py_map_duplicate(w->stack + base, n, &first, &second);
+    if (found == 0) {
+        int made = py_map_make(w->env, w->stack + base, w->stack + base + n, n, out);
+        if (PY_LIKELY(made > 0))
+            return 0;
+        found = made < 0 ? -1 : py_map_duplicate(w->stack + base, n, &first, &second);
+    }
+    if (found > 0)
+        PyErr_Format(PyExc_ValueError, "the keys %.200R and %.200R of a dict are one key in Erlang", keys[first],
+                     keys[second]);
+    else
+        PyErr_NoMemory();
+    return -1;
+}
+
+/* Encodes n keys and (unless `values` is NULL: all are []) n values to the stack and makes their map. */
+static int encode_entries(walk *w, PyObject *const *keys, PyObject *const *values, size_t n, ERL_NIF_TERM *out)
+{
     size_t base;
+    bool sure = true;
     int result = -1;
 
-    if (!enter(w, &here, owner, 2 * n))
-        goto drop;
     if (!push(w, 2 * n, &base))
-        goto done;
+        return -1;
     for (size_t i = 0; i < n; i++) {
         ERL_NIF_TERM key, value;
         if (PY_UNLIKELY(encode(w, keys[i], &key) < 0))
@@ -293,16 +298,42 @@ static int encode_pairs(walk *w, PyObject *owner, PyObject **keys, PyObject **va
             goto pop;
         w->stack[base + i] = key;
         w->stack[base + n + i] = value;
+        sure = sure && distinct_by_type(&w->st->types, keys[i]);
     }
-    if (PY_LIKELY(enif_make_map_from_arrays(w->env, w->stack + base, w->stack + base + n, n, out)))
-        result = 0;
-    else
-        raise_duplicate(w, base, keys, n);
+    result = make_map(w, base, keys, n, sure, out);
 pop:
     w->used = base;
-done:
-    leave(w, &here);
-drop:
+    return result;
+}
+
+/* As encode_entries, in an env of its own, so that only the finished map gets into w->env. */
+static int encode_entries_apart(walk *w, PyObject *const *keys, PyObject *const *values, size_t n, ERL_NIF_TERM *out)
+{
+    ErlNifEnv *outer = w->env;
+    int result = -1;
+
+    if ((w->env = enif_alloc_env()) == NULL) {
+        PyErr_NoMemory();
+    } else {
+        if ((result = encode_entries(w, keys, values, n, out)) == 0)
+            *out = enif_make_copy(outer, *out);
+        enif_free_env(w->env);
+    }
+    w->env = outer;
+    return result;
+}
+
+/* A map from n keys and values (NULL: all are []); takes over the references in both arrays. */
+static int encode_pairs(walk *w, PyObject *owner, PyObject **keys, PyObject **values, size_t n, ERL_NIF_TERM *out)
+{
+    level here;
+    int result = -1;
+
+    if (enter(w, &here, owner, 2 * n)) {
+        result = PY_UNLIKELY(py_map_is_wasteful(n)) ? encode_entries_apart(w, keys, values, n, out)
+                                                    : encode_entries(w, keys, values, n, out);
+        leave(w, &here);
+    }
     for (size_t i = 0; i < n; i++) {
         Py_DECREF(keys[i]);
         if (values != NULL)

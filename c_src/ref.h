@@ -10,7 +10,7 @@ typedef struct {
     PyObject *module_name, *main_name, *builtins_name; /* interned "__module__", ... */
 } py_ref_part;
 
-/* Opens the resource types. Called by load and upgrade. */
+/* Opens the resource types. Called by py_types_load. */
 int py_ref_load(ErlNifEnv *env);
 
 int py_ref_init(PyObject *module, py_state *st);

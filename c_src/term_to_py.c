@@ -123,8 +123,6 @@ static PyObject *decode_bitstring(walk *w, ERL_NIF_TERM term)
         return py_types_bitstring_from_term(w->st, w->env, term);
     if (w->flags & PY_CONV_BYTES)
         return decode_bytes(&binary);
-    if (w->flags & PY_CONV_BUFFER)
-        return py_buffer_from_term(w->st, w->env, term);
     return decode_text(&binary);
 }
 

@@ -64,6 +64,9 @@ typedef struct {
     py_codec_part codec;
 } py_types_part;
 
+/* Called by load; opens the resource types of refs too. */
+int py_types_load(ErlNifEnv *env);
+
 int py_types_init(PyObject *module, py_state *st);
 int py_types_traverse(py_state *st, visitproc visit, void *arg);
 void py_types_clear(py_state *st);

@@ -119,6 +119,24 @@ def _encode_mapping(obj: Mapping[Any, Any]) -> Any:
     return found
 
 
+def to_term(obj: object) -> Any:
+    """An object by value, for py:to_term/1: what has a form of its own has that; arrays give `tolist()`, iterables a
+    list, other objects a dict of their attributes. What is inside crosses by the ordinary rules. TypeError for what
+    has no value: modules, classes, functions.
+    """
+    cls = type(obj)
+    if cls in _EXACT or issubclass(cls, _PLAIN) or find_encoder(cls) is not None:
+        return obj
+    if callable(listed := getattr(obj, "tolist", None)) and not isinstance(obj, type):
+        return listed()
+    if hasattr(cls, "__iter__"):
+        return list(obj)  # type: ignore[call-overload]
+    attributes = getattr(obj, "__dict__", None)
+    if isinstance(attributes, dict) and not (isinstance(obj, (type, type(sys))) or callable(obj)):
+        return {_erlang._atom_or_str(str(name)): value for name, value in attributes.items()}
+    raise TypeError(f"an object of type {cls.__qualname__} has no Erlang form but a reference")
+
+
 # ---- numpy scalars: the number they are, when Python has it ----
 
 
@@ -185,7 +203,7 @@ def _encode_zone(zone: datetime.tzinfo | None, offset: datetime.timedelta | None
     if offset is None:
         raise ValueError(f"the time zone {zone!r} has no offset without a date")
     fixed: Any = sys.modules["datetime"].timezone
-    if type(zone) is fixed and (name := zone.tzname(None)) != fixed(offset).tzname(None):
+    if isinstance(zone, fixed) and (name := zone.tzname(None)) != fixed(offset).tzname(None):
         return seconds, name
     return seconds
 
