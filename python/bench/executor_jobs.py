@@ -5,6 +5,8 @@
     executor_job_background    the same from a background task
     ..._set, ..._attribute     the kind told by membership in the tracker's sets, or by a mark on the task
     tell_...                   only the telling, with 1,000 tasks of each kind alive
+    statement_...              1,000 statements that do nothing but suspend once: what the window around them costs
+    completion_callback        what a driver's thread pays in execute_concurrent for a finished statement
 
 A job does nothing; 100 are under way at once, as in an application that reads many small files.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -23,8 +26,10 @@ erlang_sources()
 from _erlang_modules import erlang_module  # noqa: E402
 
 TaskTracker: Any = erlang_module("_tasks").TaskTracker
+executor: Any = erlang_module("_executor")
 
 BATCH = 100
+STATEMENTS = 1000
 
 
 class MarkingTracker(TaskTracker):  # type: ignore[misc]
@@ -83,6 +88,40 @@ async def tell(new_tracker: Callable[[], Any], background: bool, loops: int) -> 
     return elapsed
 
 
+async def statements_by_semaphore(loops: int) -> float:
+    semaphore = asyncio.Semaphore(BATCH)
+
+    async def one() -> None:
+        async with semaphore:
+            await asyncio.sleep(0)
+
+    started = perf_counter()
+    for _ in range(loops):
+        await asyncio.gather(*[one() for _ in range(STATEMENTS)])
+    return perf_counter() - started
+
+
+async def statements_by_window(loops: int) -> float:
+    started = perf_counter()
+    for _ in range(loops):
+        await executor.execute_concurrent_async(asyncio.sleep, [(0,)] * STATEMENTS, BATCH)
+    return perf_counter() - started
+
+
+def completion_callback(loops: int) -> float:
+    completions = executor._Completions()
+    future: Future[None] = Future()
+    callback = partial(completions.put, 1, None)
+    elapsed = 0.0
+    for _ in range(loops):
+        started = perf_counter()
+        for _ in range(BATCH):
+            callback(future)
+        elapsed += perf_counter() - started
+        completions.take(BATCH, None)
+    return elapsed
+
+
 def _nothing() -> None:
     pass
 
@@ -94,6 +133,9 @@ def main() -> None:
         for kind, background in (("foreground", False), ("background", True)):
             suite.add(f"executor_job_{kind}_{how}", partial(jobs, tracker, background), inner_loops=BATCH)
             suite.add(f"tell_{kind}_{how}", partial(tell, tracker, background))
+    suite.add("statement_gather_semaphore", statements_by_semaphore, inner_loops=STATEMENTS)
+    suite.add("statement_execute_concurrent_async", statements_by_window, inner_loops=STATEMENTS)
+    suite.add_sync("completion_callback", completion_callback, inner_loops=BATCH)
 
 
 if __name__ == "__main__":
