@@ -10,20 +10,27 @@ from erlang._codec import register_decoder, register_encoder
 from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference
 
 if TYPE_CHECKING:
+    from erlang._executor import ExecutionResult, execute_concurrent, execute_concurrent_async
     from erlang._loop import ErlangEventLoop, new_event_loop
     from erlang._run import install, run
+    from erlang._tasks import ShutdownReport, TaskTracker
 
 __all__ = [
     "Atom",
     "BitString",
     "Buffer",
     "ErlangEventLoop",
+    "ExecutionResult",
     "Fun",
     "ImproperList",
     "Interrupted",
     "Pid",
     "Port",
     "Reference",
+    "ShutdownReport",
+    "TaskTracker",
+    "execute_concurrent",
+    "execute_concurrent_async",
     "install",
     "new_event_loop",
     "register_decoder",
@@ -34,6 +41,11 @@ __all__ = [
 # What needs asyncio is imported when it is first asked for: a context that only computes does without.
 _LAZY = {
     "ErlangEventLoop": "erlang._loop",
+    "ExecutionResult": "erlang._executor",
+    "ShutdownReport": "erlang._tasks",
+    "TaskTracker": "erlang._tasks",
+    "execute_concurrent": "erlang._executor",
+    "execute_concurrent_async": "erlang._executor",
     "install": "erlang._run",
     "new_event_loop": "erlang._loop",
     "run": "erlang._run",
