@@ -44,4 +44,4 @@ matrix: build    ## the tests on Debian trixie and sid, each in a debootstrap (a
 	@scripts/matrix trixie sid
 
 clean:           ## remove what was built, keep the venv
-	@rm -rf _build _cmake priv/py_nif.so priv/erlpy priv/python
+	@rm -rf _build _cmake priv/py_nif.so priv/erlpy priv/erlpy_bin priv/python

@@ -9,6 +9,7 @@
 #include "interpreter.h"
 #include "module.h"
 #include "park.h"
+#include "program.h"
 #include "state.h"
 #include "watchdog.h"
 #include "worker.h"
@@ -22,7 +23,7 @@ static struct {
     py_context **contexts; /* guarded by lock */
     size_t len, cap;
     py_main_job *jobs, **jobs_tail; /* guarded by lock */
-    bool main_started;              /* guarded by lock */
+    bool main_started, program;     /* guarded by lock; a program's main thread is the initial one */
     py_parker parker;
     _Atomic(py_interp *) interp;
     char failure[TEXT_MAX]; /* main thread's: why initialisation failed; it is not tried twice */
@@ -105,8 +106,8 @@ void py_runtime_each(void (*look)(py_context *context, void *arg), void *arg)
 
 /* ---- the main thread ---- */
 
-/* NIF libraries are loaded RTLD_LOCAL, and the standard library's extension modules are not linked against libpython: make
- * its symbols global before any of them is loaded. */
+/* NIF libraries are loaded RTLD_LOCAL, and the standard library's extension modules are not linked against libpython:
+ * make its symbols global before any of them is loaded. */
 static bool promote_libpython(void)
 {
     Dl_info info;
@@ -154,7 +155,9 @@ void py_runtime_run_on_main(py_main_job *job)
     *runtime.jobs_tail = job;
     runtime.jobs_tail = &job->next;
     if (!runtime.main_started) {
-        runtime.main_started = py_thread_start(main_thread, NULL, "py_main") && py_watchdog_start();
+        runtime.main_started = (runtime.program ? py_program_take_initial_thread(main_thread)
+                                                : py_thread_start(main_thread, NULL, "py_main")) &&
+                               py_watchdog_start();
     }
     pthread_mutex_unlock(&runtime.lock);
     py_parker_wake(&runtime.parker);
@@ -217,20 +220,17 @@ static char *config_string(runtime_job *job, const char *key)
     return text;
 }
 
-static bool config_flag(runtime_job *job, const char *key)
-{
-    ERL_NIF_TERM value;
-
-    return enif_get_map_value(job->env, job->config, enif_make_atom(job->env, key), &value) &&
-           enif_is_identical(value, py_atoms.true_);
-}
-
 static PyStatus initialize(runtime_job *job)
 {
     PyConfig config;
     PyStatus status;
     char *executable = config_string(job, "executable");
 
+    if (runtime.program) {
+        status = py_program_initialize(executable);
+        enif_free(executable);
+        return status;
+    }
     PyConfig_InitPythonConfig(&config);
     config.install_signal_handlers = 0; /* signals are the emulator's */
     config.parse_argv = 0;
@@ -257,6 +257,11 @@ static int boot(runtime_job *job)
     PyObject *sys_path = PySys_GetObject("path"), *item = NULL, *module = NULL, *done = NULL;
     int rc = -1;
 
+    if (runtime.program) {
+        rc = py_program_boot(path);
+        enif_free(path);
+        return rc;
+    }
     if (path != NULL && sys_path != NULL) {
         item = PyUnicode_DecodeFSDefault(path);
         if (item == NULL || PyList_Insert(sys_path, 0, item) < 0) {
@@ -267,7 +272,7 @@ static int boot(runtime_job *job)
     if (module == NULL) {
         goto err;
     }
-    done = PyObject_CallMethod(module, "boot", "O", config_flag(job, "program") ? Py_True : Py_False);
+    done = PyObject_CallMethod(module, "boot", NULL);
     rc = done == NULL ? -1 : 0;
 err:
     Py_XDECREF(item);
@@ -345,10 +350,17 @@ static void flush_job(py_main_job *main_job)
 
 PY_NIF(runtime_start_nif)
 { /* (Ref, Config) */
+    ERL_NIF_TERM program;
+
     (void)argc;
-    if (!enif_is_ref(env, argv[0]) || !enif_is_map(env, argv[1])) {
+    if (!enif_is_ref(env, argv[0]) || !enif_get_map_value(env, argv[1], enif_make_atom(env, "program"), &program)) {
         return enif_make_badarg(env);
     }
+    pthread_mutex_lock(&runtime.lock);
+    if (!runtime.main_started) {
+        runtime.program = enif_is_identical(program, py_atoms.true_);
+    }
+    pthread_mutex_unlock(&runtime.lock);
     return submit_job(env, argv[0], argv[1], start_job);
 }
 

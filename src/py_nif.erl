@@ -3,6 +3,7 @@
 
 -export([runtime_start/2]).
 -export([runtime_flush/1]).
+-export([program_run/0]).
 -export([context_new/5]).
 -export([context_close/1]).
 -export([context_interrupt/1]).
@@ -31,6 +32,10 @@ runtime_start(_Ref, _Config) -> erlang:nif_error(not_loaded).
 %% The caller gets {Ref, ok}.
 -spec runtime_flush(reference()) -> ok | not_started | system_limit.
 runtime_flush(_Ref) -> erlang:nif_error(not_loaded).
+
+%% Python's main thread runs the program of priv/erlpy; its end is the end of this OS process.
+-spec program_run() -> ok | not_started.
+program_run() -> erlang:nif_error(not_loaded).
 
 -spec context_new(boolean(), pos_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer()) ->
     {ok, context()} | {error, not_started | system_limit}.

@@ -7,17 +7,15 @@ import sys
 SWITCH_INTERVAL_S = 0.0005
 
 
-def boot(program: bool) -> None:
-    """Prepares the main interpreter: with `program` it keeps its own standard input (erlpy), else that is the shell's."""
+def boot() -> None:
+    """Prepares the main interpreter; not that of a program of erlpy. Standard input is the shell's."""
+    import io
     import threading  # the thread that imports it first is its main thread
 
     assert threading.current_thread() is threading.main_thread()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    if not program:
-        import io
-
-        sys.stdin = io.StringIO()
-        sys.argv = [""]
+    sys.stdin = io.StringIO()
+    sys.argv = [""]
 
 
 def flush() -> None:

@@ -1,0 +1,25 @@
+/* A Python program as the purpose of this OS process: priv/erlpy (c_src/erlpy) started the emulator for it.
+ *
+ * Python's main thread is then the process's initial thread, which the emulator leaves asleep: it is the one that the
+ * kernel prefers for signals, the only one of the emulator's that does not block them, and what os.fork() leaves in the
+ * child. CPython does all the rest (Py_RunMain): options, sys.path[0], the end, the exit code. */
+#ifndef ERLANG_PYTHON_PROGRAM_H
+#define ERLANG_PYTHON_PROGRAM_H
+
+#include "common.h"
+
+/* Has the initial thread of the process run main(NULL) in place of its sleep. False where it cannot. Once. */
+bool py_program_take_initial_thread(void *(*main)(void *));
+
+/* Py_InitializeFromConfig as `python` does it with the launcher's arguments, options and environment. `executable` is
+ * the Python whose prefix is used. For options that end the run at once (--version) and for wrong ones it does not
+ * return. */
+PyStatus py_program_initialize(const char *executable);
+
+/* After it: sys.executable, and the package `erlang` found behind everything else. Attached; -1 with an exception. */
+int py_program_boot(const char *python_path);
+
+/* program_run() -> ok: the main thread runs the program; the process ends with it. */
+PY_NIF(program_run_nif);
+
+#endif
