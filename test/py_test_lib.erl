@@ -1,0 +1,182 @@
+%% What the suites share: the application started, Python modules written for a test, waiting for a condition, and the
+%% check that a suite leaves nothing behind: no request, no ref, no context of its own, no fd, no thread.
+-module(py_test_lib).
+
+-export([start/1]).
+-export([stop/1]).
+-export([eventually/1]).
+-export([eventually/2]).
+-export([context/1]).
+-export([drop/1]).
+-export([module/3]).
+-export([parallel/2]).
+-export([blocker/1]).
+-export([running/1]).
+-export([no_messages/0]).
+-export([threads/0]).
+-export([run_node/2]).
+-export([run_node/3]).
+
+-define(WAIT_MS, 20000).
+
+%% Of a suite: init_per_suite and end_per_suite.
+-spec start([{atom(), term()}]) -> [{atom(), term()}].
+start(Config) ->
+    {ok, _} = application:ensure_all_started(erlang_python),
+    {ok, _} = py:stacks(), %% starts the context of the administration, which stays
+    {ok, _} = py:gc(),
+    [{py_fds, fds()}, {py_contexts, contexts()} | Config].
+
+-spec stop([{atom(), term()}]) -> ok.
+stop(Config) ->
+    {ok, _} = application:ensure_all_started(erlang_python),
+    {ok, _} = py:stacks(),
+    {ok, _} = py:gc(),
+    Fds = proplists:get_value(py_fds, Config),
+    Contexts = proplists:get_value(py_contexts, Config),
+    eventually(fun() ->
+        _ = [erlang:garbage_collect(P) || P <- processes()],
+        #{requests := Requests, refs := Refs} = py_nif:counters(),
+        {0, 0, Contexts} = {Requests, Refs, contexts()}
+    end),
+    eventually(fun() -> true = fds() =< Fds + 2 end),
+    ok.
+
+-spec contexts() -> integer().
+contexts() ->
+    maps:get(contexts, py_nif:counters()).
+
+-spec fds() -> non_neg_integer().
+fds() ->
+    case file:list_dir("/proc/self/fd") of
+        {ok, Fds} -> length(Fds);
+        {error, _} -> 0
+    end.
+
+%% The threads of this OS process whose name starts with "py_".
+-spec threads() -> [string()].
+threads() ->
+    {ok, Tasks} = file:list_dir("/proc/self/task"),
+    Names = [file:read_file(filename:join(["/proc/self/task", T, "comm"])) || T <- Tasks],
+    [binary_to_list(N) || {ok, <<"py_", _/binary>> = N} <- Names].
+
+%% Returns when Fun no longer fails. For what announces itself by no message.
+-spec eventually(fun(() -> Result)) -> Result.
+eventually(Fun) ->
+    eventually(Fun, ?WAIT_MS).
+
+-spec eventually(fun(() -> Result), pos_integer()) -> Result.
+eventually(Fun, Ms) ->
+    poll(Fun, erlang:monotonic_time(millisecond) + Ms).
+
+-spec poll(fun(() -> Result), integer()) -> Result.
+poll(Fun, Until) ->
+    try
+        Fun()
+    catch
+        Class:Reason:Stack ->
+            case erlang:monotonic_time(millisecond) < Until of
+                true ->
+                    receive
+                    after 10 -> poll(Fun, Until)
+                    end;
+                false ->
+                    erlang:raise(Class, Reason, Stack)
+            end
+    end.
+
+-spec context(py_context:options()) -> pid().
+context(Options) ->
+    {ok, Context} = py_context:start(Options),
+    Context.
+
+%% Stops a context and waits until its threads are gone too.
+-spec drop(pid()) -> ok.
+drop(Context) ->
+    py_context:stop(Context).
+
+%% Writes a Python module into the suite's private directory and has it found.
+-spec module([{atom(), term()}], string(), iodata()) -> atom().
+module(Config, Name, Source) ->
+    Dir = proplists:get_value(priv_dir, Config),
+    ok = file:write_file(filename:join(Dir, Name ++ ".py"), Source),
+    {ok, _} = py:eval(<<"sys.path.insert(0, d) if d not in sys.path else None">>, #{
+        d => unicode:characters_to_binary(Dir),
+        sys => element(2, py:eval(<<"__import__('sys')">>))
+    }),
+    {ok, _} = py:call(importlib, invalidate_caches, []),
+    list_to_atom(Name).
+
+%% Runs Fun(1..N) in N processes at once; their results in order. One that dies fails the caller.
+-spec parallel(pos_integer(), fun((pos_integer()) -> Result)) -> [Result].
+parallel(N, Fun) ->
+    Started = [
+        erlang:spawn_monitor(fun() -> exit({result, Fun(I)}) end)
+     || I <- lists:seq(1, N)
+    ],
+    [
+        receive
+            {'DOWN', Monitor, process, Pid, {result, Result}} -> Result;
+            {'DOWN', Monitor, process, Pid, Reason} -> error({died, Reason})
+        end
+     || {Pid, Monitor} <- Started
+    ].
+
+%% A pipe whose reading end a Python thread can sleep on, in C, until open(): {Block, Open}, two Python functions' source.
+%% Block reads (and so cannot be interrupted), Open lets it go on.
+-spec blocker(pid()) -> {Call :: {atom(), atom(), [term()]}, Release :: fun(() -> ok)}.
+blocker(Context) ->
+    {ok, {Read, Write}} = py:call(Context, os, pipe, []),
+    {
+        {os, read, [Read, 1]},
+        fun() ->
+            {ok, 1} = py:call(os, write, [Write, {bytes, <<"x">>}]),
+            {ok, none} = py:call(os, close, [Write]),
+            ok
+        end
+    }.
+
+%% Waits until the context runs as many requests.
+-spec running({pid(), non_neg_integer()}) -> ok.
+running({Context, N}) ->
+    eventually(fun() ->
+        #{running := Running} = py_context:info(Context),
+        N = length(Running),
+        ok
+    end).
+
+%% Fails when a message is in the caller's mailbox.
+-spec no_messages() -> ok.
+no_messages() ->
+    {messages, []} = process_info(self(), messages),
+    ok.
+
+%% Runs Erlang expressions in a node of its own, an OS process; {ExitStatus, Output}. It is killed after a minute.
+-spec run_node([{atom(), term()}], iodata()) -> {integer() | killed, binary()}.
+run_node(Config, Code) ->
+    run_node(Config, Code, []).
+
+-spec run_node([{atom(), term()}], iodata(), [{string(), string()}]) -> {integer() | killed, binary()}.
+run_node(_Config, Code, Env) ->
+    Paths = lists:append([["-pa", filename:dirname(code:which(M))] || M <- [py, ?MODULE]]),
+    Port = erlang:open_port({spawn_executable, os:find_executable("erl")}, [
+        {args, Paths ++ ["-noshell", "-eval", unicode:characters_to_list(iolist_to_binary(Code))]},
+        {env, Env},
+        exit_status,
+        stderr_to_stdout,
+        binary
+    ]),
+    {os_pid, OsPid} = erlang:port_info(Port, os_pid),
+    collect(Port, OsPid, [], erlang:start_timer(60000, self(), Port)).
+
+collect(Port, OsPid, Output, Timer) ->
+    receive
+        {Port, {data, Data}} ->
+            collect(Port, OsPid, [Output, Data], Timer);
+        {Port, {exit_status, Status}} ->
+            _ = erlang:cancel_timer(Timer),
+            {Status, iolist_to_binary(Output)};
+        {timeout, Timer, Port} ->
+            _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
+            {killed, iolist_to_binary(Output)}
+    end.
