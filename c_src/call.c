@@ -2,6 +2,7 @@
 #include "call.h"
 
 #include "atoms.h"
+#include "compat.h"
 #include "context.h"
 #include "convert.h"
 #include "interpreter.h"
@@ -81,16 +82,22 @@ static PyObject *name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const 
 static int call_names(py_state *st, py_request *req, PyObject *out[2])
 {
     py_call_name *slot = NULL;
-    bool atoms = enif_is_atom(req->arg_env, req->target) && enif_is_atom(req->arg_env, req->function);
-    int dotted;
+    bool atoms = enif_is_atom(req->arg_env, req->target) && enif_is_atom(req->arg_env, req->function), hit;
+    int dotted = 0;
 
     if (atoms) {
         size_t hash = (size_t)(((req->target >> 6) * 31) ^ (req->function >> 6));
         slot = &st->call.names[hash & (PY_CALL_NAMES - 1)];
-        if (slot->target == req->target && slot->function == req->function) {
+        PY_FT_LOCK(&st->call.lock);
+        hit = slot->target == req->target && slot->function == req->function;
+        if (hit) {
             out[0] = Py_NewRef(slot->module_name);
             out[1] = Py_NewRef(slot->function_name);
-            return slot->dotted;
+            dotted = slot->dotted;
+        }
+        PY_FT_UNLOCK(&st->call.lock);
+        if (hit) {
+            return dotted;
         }
     }
     if ((out[0] = name_of(st, req->arg_env, req->target, "module")) == NULL) {
@@ -102,40 +109,60 @@ static int call_names(py_state *st, py_request *req, PyObject *out[2])
     }
     dotted = PyUnicode_FindChar(out[1], '.', 0, PyUnicode_GET_LENGTH(out[1]), 1) >= 0;
     if (atoms) {
-        Py_XSETREF(slot->module_name, Py_NewRef(out[0]));
-        Py_XSETREF(slot->function_name, Py_NewRef(out[1]));
+        PyObject *old[2];
+        PY_FT_LOCK(&st->call.lock);
+        old[0] = slot->module_name;
+        old[1] = slot->function_name;
+        slot->module_name = Py_NewRef(out[0]);
+        slot->function_name = Py_NewRef(out[1]);
         slot->target = req->target;
         slot->function = req->function;
         slot->dotted = dotted != 0;
+        PY_FT_UNLOCK(&st->call.lock);
+        Py_XDECREF(old[0]);
+        Py_XDECREF(old[1]);
     }
     return dotted;
 }
 
 /* ---- targets ---- */
 
+/* The submodule `name` of `object`, imported; NULL without an exception when `object` is no package or has none. */
+static PyObject *submodule(PyObject *object, PyObject *name)
+{
+    PyObject *path = NULL, *base = NULL, *full = NULL, *imported = NULL, *value = NULL;
+
+    if (PyObject_GetOptionalAttrString(object, "__path__", &path) > 0 &&
+        (base = PyModule_GetNameObject(object)) != NULL && (full = PyUnicode_FromFormat("%U.%U", base, name)) != NULL &&
+        (imported = PyImport_Import(full)) != NULL) {
+        value = PyObject_GetAttr(object, name);
+    }
+    Py_XDECREF(imported);
+    Py_XDECREF(full);
+    Py_XDECREF(base);
+    Py_XDECREF(path);
+    if (value == NULL &&
+        (PyErr_ExceptionMatches(PyExc_ModuleNotFoundError) || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        PyErr_Clear();
+    }
+    return value;
+}
+
 /* An attribute, or where a package has none of that name the submodule, imported. */
 static PyObject *attribute(PyObject *object, PyObject *name)
 {
-    PyObject *value = PyObject_GetAttr(object, name), *full, *imported, *error;
+    PyObject *value = PyObject_GetAttr(object, name), *error;
 
     if (value != NULL || !PyModule_Check(object) || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
         return value;
     }
     error = PyErr_GetRaisedException();
-    full = PyUnicode_FromFormat("%s.%U", PyModule_GetName(object), name);
-    imported = full == NULL || !PyObject_HasAttrString(object, "__path__") ? NULL : PyImport_Import(full);
-    if (imported != NULL) {
-        value = PyObject_GetAttr(object, name);
-    }
-    if (value == NULL && (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_ModuleNotFoundError) ||
-                          PyErr_ExceptionMatches(PyExc_AttributeError))) {
-        PyErr_Clear();
+    value = submodule(object, name);
+    if (value == NULL && !PyErr_Occurred()) {
         PyErr_SetRaisedException(error);
-        error = NULL;
+        return NULL;
     }
-    Py_XDECREF(error);
-    Py_XDECREF(imported);
-    Py_XDECREF(full);
+    Py_DECREF(error);
     return value;
 }
 
@@ -153,7 +180,7 @@ static PyObject *dotted_attribute(PyObject *object, PyObject *path)
     return at;
 }
 
-static PyObject *find_in_module(py_context *context, py_request *req, PyObject *names[2], int dotted)
+static PyObject *find_in_module(py_context *context, PyObject *names[2], int dotted)
 {
     PyObject *module, *found;
     bool main = PyUnicode_CompareWithASCIIString(names[0], "__main__") == 0, imported = main;
@@ -175,7 +202,6 @@ static PyObject *find_in_module(py_context *context, py_request *req, PyObject *
         PyErr_Clear();
         Py_CLEAR(module);
     }
-    (void)req;
     Py_DECREF(module);
     return found;
 }
@@ -186,13 +212,10 @@ PyObject *py_call_target(py_context *context, py_request *req)
     PyObject *names[2], *object, *name, *found = NULL;
     int dotted;
 
-    if (enif_is_tuple(req->arg_env, req->target)) { /* a method of an object that stays in Python */
+    if (py_ref_interp(req->arg_env, req->target) != NULL) { /* a method of an object that stays in Python */
         object = py_term_to_py(st, req->arg_env, req->target, 0);
         if (object == NULL) {
             return NULL;
-        }
-        if (enif_is_identical(req->function, py_atoms.call)) {
-            return object; /* the object itself */
         }
         name = name_of(st, req->arg_env, req->function, "method");
         if (name != NULL) {
@@ -206,7 +229,7 @@ PyObject *py_call_target(py_context *context, py_request *req)
     if (dotted < 0) {
         return NULL;
     }
-    found = find_in_module(context, req, names, dotted);
+    found = find_in_module(context, names, dotted);
     Py_DECREF(names[0]);
     Py_DECREF(names[1]);
     return found;
@@ -219,6 +242,24 @@ static unsigned conv_flags(py_context *context, py_request *req)
     return context->conv_flags | (req->flags & PY_REQ_BYTES ? (unsigned)PY_CONV_BYTES : 0u);
 }
 
+/* 0, or -1 with a TypeError when two of the names are one. */
+static int refuse_same_names(PyObject *names)
+{
+    PyObject *seen = PySet_New(NULL);
+    Py_ssize_t i;
+    int rc = seen == NULL ? -1 : 0;
+
+    for (i = 0; rc == 0 && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        rc = PySet_Contains(seen, name) != 0 ? -1 : PySet_Add(seen, name);
+        if (rc < 0 && !PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "keyword %R is given twice, as an atom and as a binary", name);
+        }
+    }
+    Py_XDECREF(seen);
+    return rc;
+}
+
 /* Fills args[0..n) from a list and args[n..n+k) with the values of a map whose keys become *kwnames. */
 static int convert_args(py_context *context, py_request *req, PyObject **args, unsigned n, PyObject **kwnames)
 {
@@ -226,7 +267,7 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
     unsigned flags = conv_flags(context, req), i = 0;
     ERL_NIF_TERM head, key, tail = req->args;
     ErlNifMapIterator it;
-    size_t size = 0;
+    size_t size = 0, atoms = 0;
     PyObject *name;
     int rc = 0;
 
@@ -256,15 +297,7 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
             rc = -1;
             break;
         }
-        for (Py_ssize_t k = 0; k < (Py_ssize_t)(i - n); k++) { /* `a` and <<"a">>; names are interned */
-            if (PyTuple_GET_ITEM(*kwnames, k) == name) {
-                PyErr_Format(PyExc_TypeError, "keyword %R is given twice, as an atom and as a binary", name);
-                rc = -1;
-            }
-        }
-        if (rc < 0) {
-            break;
-        }
+        atoms += enif_is_atom(req->arg_env, key);
         if ((args[i] = py_term_to_py(st, req->arg_env, head, flags)) == NULL) {
             rc = -1;
             break;
@@ -272,7 +305,8 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
         i++;
     }
     enif_map_iterator_destroy(req->arg_env, &it);
-    if (rc == 0) {
+    /* Only an atom and a binary can be the same name. */
+    if (rc == 0 && (atoms == 0 || atoms == size || refuse_same_names(*kwnames) == 0)) {
         return 0;
     }
 err:
@@ -320,13 +354,38 @@ PyObject *py_call_apply(py_context *context, py_request *req, PyObject *callable
 
 /* ---- source ---- */
 
-static PyObject *run_source(py_context *context, py_request *req)
+/* Adds the pairs of the request's map of names to `globals`. */
+static int add_names(py_context *context, py_request *req, PyObject *globals)
 {
     py_state *st = context->interp->state;
-    PyObject *main = PyModule_GetDict(context->main), *globals = NULL, *locals = NULL, *code = NULL, *result = NULL;
-    const char *filename = req->op == PY_OP_EVAL ? "<eval>" : "<exec>";
+    unsigned flags = conv_flags(context, req);
+    ErlNifMapIterator it;
+    ERL_NIF_TERM key, value;
+    int rc = 0;
+
+    if (!enif_map_iterator_create(req->arg_env, req->args, &it, ERL_NIF_MAP_ITERATOR_FIRST)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (; rc == 0 && enif_map_iterator_get_pair(req->arg_env, &it, &key, &value);
+         enif_map_iterator_next(req->arg_env, &it)) {
+        PyObject *name = name_of(st, req->arg_env, key, "a name of eval");
+        PyObject *object = name == NULL ? NULL : py_term_to_py(st, req->arg_env, value, flags);
+        rc = object == NULL ? -1 : PyDict_SetItem(globals, name, object);
+        Py_XDECREF(object);
+        Py_XDECREF(name);
+    }
+    enif_map_iterator_destroy(req->arg_env, &it);
+    return rc;
+}
+
+static PyObject *run_source(py_context *context, py_request *req)
+{
+    PyObject *main = PyModule_GetDict(context->main), *globals = NULL, *code = NULL, *result = NULL;
+    bool eval = req->op == PY_OP_EVAL;
     ErlNifBinary source;
     char *text = NULL;
+    size_t skip = 0;
 
     if (!enif_inspect_iolist_as_binary(req->arg_env, req->target, &source)) {
         PyErr_SetString(PyExc_TypeError, "source must be a binary or a string");
@@ -343,20 +402,22 @@ static PyObject *run_source(py_context *context, py_request *req)
     text[source.size] = '\0';
     globals = Py_NewRef(main);
     if (enif_is_map(req->arg_env, req->args)) { /* names for this expression only: every scope in it sees them */
-        locals = py_term_to_py(st, req->arg_env, req->args, conv_flags(context, req));
-        Py_SETREF(globals, locals == NULL ? NULL : PyDict_Copy(main));
-        if (globals == NULL || PyDict_Update(globals, locals) < 0) {
+        Py_SETREF(globals, PyDict_Copy(main));
+        if (globals == NULL || add_names(context, req, globals) < 0) {
             goto done;
         }
     }
-    code = Py_CompileString(text, filename, req->op == PY_OP_EVAL ? Py_eval_input : Py_file_input);
+    while (eval && (text[skip] == ' ' || text[skip] == '\t')) { /* as Python's own eval does */
+        skip++;
+    }
+    code = Py_CompileString(text + skip, eval ? "<eval>" : "<exec>", eval ? Py_eval_input : Py_file_input);
+    py_request_drop_bulk(req);
     if (code != NULL) {
         result = PyEval_EvalCode(code, globals, globals);
     }
 done:
     PyMem_Free(text);
     Py_XDECREF(code);
-    Py_XDECREF(locals);
     Py_XDECREF(globals);
     return result;
 }
@@ -373,6 +434,10 @@ ERL_NIF_TERM py_call_error(py_state *st, py_request *req, ErlNifEnv *env)
         term = py_request_stop_term(env, stop, false);
     } else {
         term = enif_make_tuple2(env, py_atoms.error, py_exception_to_term(st, env, exc));
+    }
+    /* The stop may have come while the exception was described, and have cut the description short. */
+    if (stop == PY_STOP_NONE && (stop = atomic_load(&req->stop)) != PY_STOP_NONE) {
+        term = py_request_stop_term(env, stop, false);
     }
     Py_XDECREF(exc);
     return term;
@@ -401,7 +466,9 @@ ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env)
     ERL_NIF_TERM term;
     bool failed;
 
-    if (req->op == PY_OP_CALL) {
+    if (PY_UNLIKELY(context->main == NULL)) {
+        PyErr_NoMemory();
+    } else if (req->op == PY_OP_CALL) {
         callable = py_call_target(context, req);
         if (callable != NULL) {
             result = py_call_apply(context, req, callable);

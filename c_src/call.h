@@ -4,6 +4,8 @@
 
 #include "common.h"
 
+#include "compat.h"
+
 #define PY_CALL_NAMES 1024 /* a power of two */
 
 /* A module and a dotted function, by the words of their atoms: the names as interned strings. The objects are looked up at
@@ -15,6 +17,7 @@ typedef struct {
 } py_call_name;
 
 typedef struct {
+    py_ft_mutex lock; /* names */
     py_call_name *names;
     PyObject *interrupted; /* erlang.Interrupted: how a request is told to stop */
 } py_call_part;

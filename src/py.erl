@@ -56,6 +56,7 @@
 -export_type([result/0]).
 
 -define(TIMEOUT_MS, 30000).
+-define(MAX_TIMEOUT_MS, 16#ffffffffff). %% 34 years: nanoseconds of it fit 64 bits
 -define(NO_REPLY, 1).
 -define(TRACKED, 2).
 -define(BYTES, 4).
@@ -387,7 +388,7 @@ handle(Context) ->
 
 -spec milliseconds(timeout()) -> integer().
 milliseconds(infinity) -> -1;
-milliseconds(Timeout) when is_integer(Timeout), Timeout >= 0 -> Timeout;
+milliseconds(Timeout) when is_integer(Timeout), Timeout >= 0 -> min(Timeout, ?MAX_TIMEOUT_MS);
 milliseconds(Timeout) -> error({bad_timeout, Timeout}).
 
 -spec timeout(timeout() | options()) -> timeout().
@@ -396,8 +397,19 @@ timeout(#{}) -> ?TIMEOUT_MS;
 timeout(Timeout) -> Timeout.
 
 -spec flags(timeout() | options()) -> integer().
-flags(#{binaries := bytes}) -> ?BYTES;
-flags(_) -> 0.
+flags(Options) when is_map(Options) ->
+    case maps:keys(maps:without([timeout, binaries], Options)) of
+        [] -> ok;
+        [Unknown | _] -> error({bad_option, Unknown})
+    end,
+    case Options of
+        #{binaries := bytes} -> ?BYTES;
+        #{binaries := auto} -> 0;
+        #{binaries := Other} -> error({bad_option, {binaries, Other}});
+        _ -> 0
+    end;
+flags(_) ->
+    0.
 
 -spec name(atom() | iodata()) -> binary().
 name(Name) when is_atom(Name) -> atom_to_binary(Name);

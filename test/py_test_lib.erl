@@ -100,10 +100,7 @@ drop(Context) ->
 module(Config, Name, Source) ->
     Dir = proplists:get_value(priv_dir, Config),
     ok = file:write_file(filename:join(Dir, Name ++ ".py"), Source),
-    {ok, _} = py:eval(<<"sys.path.insert(0, d) if d not in sys.path else None">>, #{
-        d => unicode:characters_to_binary(Dir),
-        sys => element(2, py:eval(<<"__import__('sys')">>))
-    }),
+    {ok, _} = py:call('erlang._boot', prepare, [[unicode:characters_to_binary(Dir)], []]),
     {ok, _} = py:call(importlib, invalidate_caches, []),
     list_to_atom(Name).
 
