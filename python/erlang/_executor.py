@@ -21,7 +21,6 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError as FutureCancelledError
-from concurrent.futures import wait
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -34,9 +33,10 @@ __all__ = ["ExecutionResult", "execute_concurrent", "execute_concurrent_async", 
 
 # A generator's consumer that lags behind has at most so many windows of results waiting for it.
 _AHEAD = 4
-# How often a thread that waits for a loop looks whether the loop is still there.
+# A loop from which nothing comes for so many seconds must at least be running. (At the start it may not be so yet.)
 _LOOK = 1.0
 _NEVER = sys.maxsize
+_NO_LOOP = "execute_concurrent: the loop does not run"
 _LATE = "execute_concurrent: the statements did not end in time"
 
 
@@ -118,7 +118,9 @@ def execute_concurrent(
         results = _from_loop(loop, func, parameters, concurrency, raise_on_first_error, deadline)
     else:
         parameters = parameters if isinstance(parameters, list | tuple) else list(parameters)
-        return _collect_from_loop(loop, _collect(func, parameters, concurrency, raise_on_first_error), deadline)
+        return _collect_from_loop(
+            loop, partial(_collect, func, parameters, concurrency, raise_on_first_error), deadline
+        )
     return results if results_generator else list(results)
 
 
@@ -271,22 +273,37 @@ async def _iterate(
 
 
 def _collect_from_loop(
-    loop: asyncio.AbstractEventLoop, run: Coroutine[Any, Any, list[ExecutionResult]], deadline: float | None
+    loop: asyncio.AbstractEventLoop,
+    run: Callable[[], Coroutine[Any, Any, list[ExecutionResult]]],
+    deadline: float | None,
 ) -> list[ExecutionResult]:
+    # Not run_coroutine_threadsafe: on a loop that never runs it would leave a coroutine that nobody awaits.
+    inbox: SimpleQueue[asyncio.Task[list[ExecutionResult]]] = SimpleQueue()
+    task: asyncio.Task[list[ExecutionResult]] | None = None
+    given_up = False
+
+    def start() -> None:
+        nonlocal task
+        if not given_up:
+            task = loop.create_task(run())
+            task.add_done_callback(inbox.put)
+
+    def cancel() -> None:
+        if task is not None:
+            task.cancel()
+
+    _call_on(loop, start)
     try:
-        _check_loop(loop)
-    except RuntimeError:
-        run.close()
-        raise
-    future = asyncio.run_coroutine_threadsafe(run, loop)
-    try:
-        while not wait([future], _slice(deadline)).done:
-            _check_loop(loop)
-            _check_deadline(deadline)
-    except BaseException:
-        future.cancel()
-        raise
-    return future.result()
+        while True:
+            try:
+                return inbox.get(timeout=_slice(deadline)).result()
+            except Empty:
+                _check_loop(loop)
+                _check_deadline(deadline)
+    finally:
+        given_up = True
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(cancel)
 
 
 def _from_loop(
@@ -297,7 +314,6 @@ def _from_loop(
     raise_on_first_error: bool,
     deadline: float | None,
 ) -> Generator[ExecutionResult, None, None]:
-    _check_loop(loop)
     inbox: SimpleQueue[list[Outcome] | Literal["hungry", "ended"]] = SimpleQueue()
     source = iter(parameters)
     ready: dict[int, ExecutionResult] = {}
@@ -309,7 +325,7 @@ def _from_loop(
         if wanted and len(ready) <= _AHEAD * concurrency:
             wanted = False
             chunk = list(islice(source, 2 * concurrency))
-            loop.call_soon_threadsafe(window.feed, chunk, len(chunk) < 2 * concurrency)
+            _call_on(loop, window.feed, chunk, len(chunk) < 2 * concurrency)
 
     halt = "drain" if raise_on_first_error else "go_on"
     window = Window(
@@ -498,6 +514,12 @@ def _check_deadline(deadline: float | None) -> None:
         raise TimeoutError(_LATE)
 
 
+def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    if loop.is_closed():
+        raise RuntimeError(_NO_LOOP)
+    loop.call_soon_threadsafe(callback, *args)
+
+
 def _check_loop(loop: asyncio.AbstractEventLoop) -> None:
     if loop.is_closed() or not loop.is_running():
-        raise RuntimeError("execute_concurrent: the loop does not run")
+        raise RuntimeError(_NO_LOOP)

@@ -330,12 +330,14 @@ def test_timeout_cancels_what_runs_on_the_loop(loop_factory: Any) -> None:
 
 
 def test_a_loop_that_does_not_run_is_an_error() -> None:
-    loop = asyncio.new_event_loop()
-    with pytest.raises(RuntimeError, match="does not run"):
-        execute_concurrent(asyncio.sleep, [(0,)], loop=loop)
+    loop = asyncio.SelectorEventLoop()
+    for results_generator in (False, True):
+        with pytest.raises(RuntimeError, match="does not run"):
+            list(execute_concurrent(abs, [(0,)], results_generator=results_generator, loop=loop))
     loop.close()
-    with pytest.raises(RuntimeError, match="does not run"):
-        next(execute_concurrent(asyncio.sleep, [(0,)], results_generator=True, loop=loop))
+    for results_generator in (False, True):
+        with pytest.raises(RuntimeError, match="does not run"):
+            list(execute_concurrent(abs, [(0,)], results_generator=results_generator, loop=loop))
 
 
 def test_refused_where_it_would_block_the_loop(run: Callable[[Main], None]) -> None:
