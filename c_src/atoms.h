@@ -58,6 +58,15 @@
     A(zone, "zone")                                                                                                    \
     A(windows, "windows")                                                                                              \
     A(call, "call")                                                                                                    \
+    A(py_call, "py_call")                                                                                              \
+    A(py_kill, "py_kill")                                                                                              \
+    A(py_chain, "py_chain")                                                                                            \
+    A(apply, "apply")                                                                                                  \
+    A(exit_, "exit")                                                                                                   \
+    A(reason, "reason")                                                                                                \
+    A(erlang, "erlang")                                                                                                \
+    A(stacktrace, "stacktrace")                                                                                        \
+    A(internal, "internal")                                                                                            \
     A(not_started, "not_started")                                                                                      \
     A(system_limit, "system_limit")                                                                                    \
     A(done, "done")

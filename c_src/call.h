@@ -8,8 +8,8 @@
 
 #define PY_CALL_NAMES 1024 /* a power of two */
 
-/* A module and a dotted function, by the words of their atoms: the names as interned strings. The objects are looked up at
- * each call (19 ns), so patching and reload() work. */
+/* A module and a dotted function, by the words of their atoms: the names as interned strings. The objects are looked up
+ * at each call (19 ns), so patching and reload() work. */
 typedef struct {
     ERL_NIF_TERM target, function;
     PyObject *module_name, *function_name;

@@ -2,6 +2,7 @@
 #include "context.h"
 
 #include "atoms.h"
+#include "callback.h"
 #include "interpreter.h"
 #include "runtime.h"
 #include "state.h"
@@ -276,26 +277,35 @@ bool py_context_pool_put(py_context *context, py_request *req)
 
 /* ---- stopping ---- */
 
-/* take_lock held. Marks what `w` runs and asks for the interrupt. */
-static void stop_current(py_context *context, py_worker *w, int stop)
+void py_context_stop_down_to(py_context *context, py_worker *w, py_request *last, int stop)
 {
-    int none = PY_STOP_NONE;
+    py_request *req;
+    int none;
 
-    if (atomic_compare_exchange_strong(&w->current->stop, &none, stop)) {
-        w->current->stop_ns = w->current->nudged_ns = py_now_ns();
-        py_interp_interrupt(context->interp, context, w->current->serial);
+    for (req = w->current; req != NULL; req = req->under) {
+        none = PY_STOP_NONE;
+        if (atomic_compare_exchange_strong(&req->stop, &none, stop)) {
+            req->stop_ns = req->nudged_ns = py_now_ns();
+        }
+        if (req == last) {
+            break;
+        }
     }
+    py_interp_interrupt(context->interp, context, w->current->serial);
+    py_worker_wake_waiting(w);
 }
 
 void py_context_stop_request(py_context *context, uint64_t serial, int stop)
 {
     py_worker *w;
+    py_request *req = NULL;
 
     pthread_mutex_lock(&context->take_lock);
-    for (w = context->workers; w != NULL; w = w->next) {
-        if (w->current != NULL && w->current->serial == serial) {
-            stop_current(context, w, stop);
-            break;
+    for (w = context->workers; w != NULL && req == NULL; w = w->next) {
+        for (req = w->current; req != NULL && req->serial != serial; req = req->under) {
+        }
+        if (req != NULL && atomic_load(&req->stop) == PY_STOP_NONE) {
+            py_context_stop_down_to(context, w, req, stop);
         }
     }
     pthread_mutex_unlock(&context->take_lock);
@@ -309,7 +319,7 @@ void py_context_stop_running(py_context *context, int stop)
     pthread_mutex_lock(&context->take_lock);
     for (w = context->workers; w != NULL; w = w->next) {
         if (w->current != NULL) {
-            stop_current(context, w, stop);
+            py_context_stop_down_to(context, w, NULL, stop);
         }
     }
     pthread_mutex_unlock(&context->take_lock);
@@ -339,7 +349,7 @@ void py_context_close(py_context *context, ErlNifEnv *env)
     pthread_mutex_unlock(&context->inbox_lock);
     for (w = context->workers; w != NULL; w = w->next) {
         if (w->current != NULL) {
-            stop_current(context, w, PY_STOP_STOPPED);
+            py_context_stop_down_to(context, w, NULL, PY_STOP_STOPPED);
         }
         py_parker_wake(&w->parker);
     }
@@ -386,15 +396,34 @@ PY_NIF(context_interrupt_nif)
 
 /* ---- submit ---- */
 
-PY_NIF(submit_nif)
-{ /* (Context, Ref, Op, Target, Function, Args, Kwargs, TimeoutMs, Flags) */
+/* {py_chain, Chain, Parent, DeadlineNs, Trace}, made by callback_module.c. */
+static bool inherit(py_request *req, ErlNifEnv *env, ERL_NIF_TERM chain)
+{
+    const ERL_NIF_TERM *items;
+    ErlNifUInt64 id, parent, deadline;
+    int arity;
+
+    if (!enif_get_tuple(env, chain, &arity, &items) || arity != 5 || !enif_get_uint64(env, items[1], &id) ||
+        !enif_get_uint64(env, items[2], &parent) || !enif_get_uint64(env, items[3], &deadline)) {
+        return false;
+    }
+    req->chain = id;
+    req->parent = parent;
+    if (deadline != 0 && (req->deadline_ns == 0 || deadline < req->deadline_ns)) {
+        req->deadline_ns = deadline;
+    }
+    req->trace = enif_make_copy(req->env, items[4]);
+    return true;
+}
+
+static ERL_NIF_TERM submit(ErlNifEnv *env, const ERL_NIF_TERM argv[], const ERL_NIF_TERM *chain)
+{
     py_context *context;
     py_request *req;
     unsigned op, flags;
     ErlNifSInt64 timeout_ms;
     ERL_NIF_TERM why;
 
-    (void)argc;
     if (!enif_get_resource(env, argv[0], py_context_rtype, (void **)&context) || !enif_is_ref(env, argv[1]) ||
         !enif_get_uint(env, argv[2], &op) || op >= PY_OP_COUNT || !enif_get_int64(env, argv[7], &timeout_ms) ||
         !enif_get_uint(env, argv[8], &flags)) {
@@ -410,12 +439,31 @@ PY_NIF(submit_nif)
     enif_self(env, &req->caller);
     req->submitted_ns = py_now_ns();
     req->deadline_ns = timeout_ms < 0 ? 0 : req->submitted_ns + (uint64_t)timeout_ms * 1000000u;
+    if (chain != NULL && !inherit(req, env, *chain)) {
+        py_request_free(req);
+        return enif_make_badarg(env);
+    }
     if (flags & PY_REQ_TRACKED) {
         py_request_track(req);
     }
-    why = py_context_push(context, req);
+    why = req->parent == 0 ? py_atoms.undefined : py_callback_route(context, req);
+    if (why == py_atoms.undefined) {
+        why = py_context_push(context, req);
+    }
     if (PY_UNLIKELY(why != py_atoms.ok)) {
         py_request_free(req);
     }
     return why;
+}
+
+PY_NIF(submit_nif)
+{ /* (Context, Ref, Op, Target, Function, Args, Kwargs, TimeoutMs, Flags) */
+    (void)argc;
+    return submit(env, argv, NULL);
+}
+
+PY_NIF(submit_nested_nif)
+{ /* (Context, Ref, Op, Target, Function, Args, Kwargs, TimeoutMs, Flags, Chain) */
+    (void)argc;
+    return submit(env, argv, &argv[9]);
 }

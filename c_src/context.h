@@ -1,14 +1,14 @@
-/* A context: an interpreter, a namespace, a queue and its workers. An Erlang process owns it; when that process dies the
- * context stops and answers every open request.
+/* A context: an interpreter, a namespace, a queue and its workers. An Erlang process owns it; when that process dies
+ * the context stops and answers every open request.
  *
- * The queue has two ends. Submitters push on `inbox` under inbox_lock. Workers pop from `ready` under take_lock, and when
- * that is empty swap the whole inbox into it. So submitters and workers meet once per snapshot, and a request is always
- * where another worker can take it.
+ * The queue has two ends. Submitters push on `inbox` under inbox_lock. Workers pop from `ready` under take_lock, and
+ * when that is empty swap the whole inbox into it. So submitters and workers meet once per snapshot, and a request is
+ * always where another worker can take it.
  *
- * One worker is *active*: it alone takes requests, spins and sleeps on `parker`. When the watchdog sees requests waiting
- * while the active worker made no progress, it makes another worker active (a standby one, or a new one up to
- * max_threads). A worker that comes back and finds another active and moving goes on standby; if that one is stalled too
- * it takes the role over. Short calls so run on one thread without hand-offs, and a long one stalls nobody.
+ * One worker is *active*: it alone takes requests, spins and sleeps on `parker`. When the watchdog sees requests
+ * waiting while the active worker made no progress, it makes another worker active (a standby one, or a new one up to
+ * max_threads). A worker that comes back and finds another active and moving goes on standby; if that one is stalled
+ * too it takes the role over. Short calls so run on one thread without hand-offs, and a long one stalls nobody.
  *
  * Fields marked T are guarded by take_lock, I by inbox_lock, C are constant after creation. */
 #ifndef ERLANG_PYTHON_CONTEXT_H
@@ -62,8 +62,8 @@ extern _Atomic long py_contexts_live;
 
 int py_context_load(ErlNifEnv *env);
 
-/* Puts a request on the queue and wakes the active worker if it sleeps. 0, or the reason as an atom (overloaded, noproc), in
- * which case the request is still the caller's. Never waits. Any thread. */
+/* Puts a request on the queue and wakes the active worker if it sleeps. 0, or the reason as an atom (overloaded,
+ * noproc), in which case the request is still the caller's. Never waits. Any thread. */
 ERL_NIF_TERM py_context_push(py_context *context, py_request *req);
 
 /* What a worker is to do when there is no request for it. */
@@ -83,11 +83,16 @@ void py_context_leave(py_context *context, py_worker *w);
 /* Whether the watchdog has anything to look at. The watchdog's. */
 bool py_context_is_busy(py_context *context);
 
-/* Makes another worker active if there is one or may be one. take_lock held; the active worker runs a request or is gone. */
+/* Makes another worker active if there is one or may be one. take_lock held; the active worker runs a request or is
+ * gone. */
 bool py_context_promote(py_context *context);
 
-/* Asks the request with this serial, if a worker runs it, to stop. Any thread. */
+/* Asks the request with this serial, if a worker runs it, to stop, with all that is nested in it. Any thread. */
 void py_context_stop_request(py_context *context, uint64_t serial, int stop);
+
+/* Marks `last` (NULL: the lowest) and all above it on the worker's stack, which descends from it, and asks for the
+ * interrupt. take_lock held; the worker runs something. */
+void py_context_stop_down_to(py_context *context, py_worker *w, py_request *last, int stop);
 
 /* Asks all that runs to stop. */
 void py_context_stop_running(py_context *context, int stop);
@@ -103,5 +108,6 @@ PY_NIF(context_new_nif);
 PY_NIF(context_close_nif);
 PY_NIF(context_interrupt_nif);
 PY_NIF(submit_nif);
+PY_NIF(submit_nested_nif);
 
 #endif

@@ -236,6 +236,9 @@ static ERL_NIF_TERM describe(describer *d, PyObject *exc, chain *up)
     add(&map, py_atoms.module, text_term(env, attribute((PyObject *)type, "__module__"), ""));
     add_traceback(d, exc, &map);
     add_notes(d, exc, &map);
+    ERL_NIF_TERM erlang;
+    if (py_callback_error_term(d->st, exc, env, &erlang))
+        add(&map, py_atoms.erlang, erlang);
     if (PyErr_GivenExceptionMatches(exc, PyExc_SyntaxError))
         add_syntax(d, exc, &map);
     if (PyErr_GivenExceptionMatches(exc, PyExc_BaseExceptionGroup))

@@ -2,6 +2,7 @@
 #include "info.h"
 
 #include "atoms.h"
+#include "callback.h"
 #include "context.h"
 #include "park.h"
 #include "ref.h"
@@ -25,8 +26,10 @@ PY_NIF(context_info_nif)
     }
     pthread_mutex_lock(&context->take_lock);
     for (w = context->workers; w != NULL; w = w->next) {
-        py_request *req = w->current;
-        if (req != NULL && !py_request_is_done(req)) {
+        for (py_request *req = w->current; req != NULL; req = req->under) {
+            if (py_request_is_done(req)) {
+                continue;
+            }
             ERL_NIF_TERM item =
                 enif_make_tuple4(env, req->shown_target, req->shown_function, enif_make_pid(env, &req->caller),
                                  enif_make_uint64(env, (now - req->submitted_ns) / 1000));
@@ -53,6 +56,7 @@ PY_NIF(counters_nif)
     (void)argv;
     put(env, &map, "requests", enif_make_int64(env, atomic_load(&py_requests_live)));
     put(env, &map, "refs", enif_make_int64(env, py_ref_count()));
+    put(env, &map, "callbacks", enif_make_int64(env, atomic_load(&py_callbacks_live)));
     put(env, &map, "contexts", enif_make_int64(env, atomic_load(&py_contexts_live)));
     return map;
 }

@@ -4,7 +4,8 @@
 
 #include "common.h"
 
-/* context_info(Context) -> #{id, queued, workers, max_threads, lost_workers, calls, closed, running := [{M, F, Caller, AgeUs}]} */
+/* context_info(Context) -> #{id, queued, workers, max_threads, lost_workers, calls, closed, running := [{M, F, Caller,
+ * AgeUs}]} */
 PY_NIF(context_info_nif);
 /* counters() -> #{requests, refs, contexts} that are alive now. */
 PY_NIF(counters_nif);

@@ -90,15 +90,15 @@ void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial
     py_parker_wake(&interp->parker);
 }
 
-/* Attached. take_lock makes "this worker runs this request" and "its thread gets the exception" one step; the worker looks
- * at stop_pending under the same lock before it takes the next request. */
+/* Attached. take_lock makes "this worker runs this request" and "its thread gets the exception" one step; the worker
+ * looks at stop_pending under the same lock before it takes the next request. */
 static void send_interrupt(py_interp *interp, py_context *context, uint64_t serial)
 {
     py_worker *w;
 
     pthread_mutex_lock(&context->take_lock);
     for (w = context->workers; w != NULL; w = w->next) {
-        if (w->current != NULL && w->current->serial == serial) {
+        if (w->current != NULL && w->current->serial == serial) { /* the one on top: those below look when it is gone */
             w->stop_pending = true;
             PyThreadState_SetAsyncExc(w->thread_id, interp->state->call.interrupted);
             break;

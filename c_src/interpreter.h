@@ -1,6 +1,6 @@
-/* One Python interpreter as C sees it, counted by reference because refs (resources that Erlang holds) outlive it, and its
- * *janitor*: a thread that attaches for those who must not. It sends interrupts (the watchdog never attaches) and drops
- * references that destructors left (they run on schedulers, which never attach).
+/* One Python interpreter as C sees it, counted by reference because refs (resources that Erlang holds) outlive it, and
+ * its *janitor*: a thread that attaches for those who must not. It sends interrupts (the watchdog never attaches) and
+ * drops references that destructors left (they run on schedulers, which never attach).
  *
  * Rank of drop_lock and jobs_lock: leaf. */
 #ifndef ERLANG_PYTHON_INTERPRETER_H

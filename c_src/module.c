@@ -8,6 +8,7 @@
     P(types)                                                                                                           \
     P(ref)                                                                                                             \
     P(call)                                                                                                            \
+    P(callback)                                                                                                        \
     P(loop)
 
 static int module_exec(PyObject *module)

@@ -1,4 +1,5 @@
-/* `_erlang`, the C half of the Python package `erlang`: built into every interpreter we start (PyImport_AppendInittab). */
+/* `_erlang`, the C half of the Python package `erlang`: built into every interpreter we start (PyImport_AppendInittab).
+ */
 #ifndef ERLANG_PYTHON_MODULE_H
 #define ERLANG_PYTHON_MODULE_H
 

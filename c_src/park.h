@@ -3,8 +3,8 @@
  * The sleeper:  py_parker_prepare(p);  if (nothing to do) py_parker_sleep(p, ns) else py_parker_cancel(p);
  * The waker:    publish the work;  py_parker_wake(p);
  *
- * prepare stores "sleeping" and wake loads it, both sequentially consistent, so one of the two sees the other: a wake is
- * never lost, and it costs a system call only when the sleeper really sleeps. Rank: leaf. Any thread. */
+ * prepare stores "sleeping" and wake loads it, both sequentially consistent, so one of the two sees the other: a wake
+ * is never lost, and it costs a system call only when the sleeper really sleeps. Rank: leaf. Any thread. */
 #ifndef ERLANG_PYTHON_PARK_H
 #define ERLANG_PYTHON_PARK_H
 

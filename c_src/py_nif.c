@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include "atoms.h"
+#include "callback.h"
 #include "context.h"
 #include "info.h"
 #include "program.h"
@@ -18,7 +19,13 @@ static ErlNifFunc functions[] = {
     {"context_interrupt", 1, context_interrupt_nif, 0},
     {"context_info", 1, context_info_nif, 0},
     {"submit", 9, submit_nif, 0},
+    {"submit_nested", 10, submit_nested_nif, 0},
     {"cancel", 2, cancel_nif, 0},
+    {"callback_server", 2, callback_server_nif, 0},
+    {"callback_begin", 2, callback_begin_nif, 0},
+    {"callback_reply", 2, callback_reply_nif, 0},
+    {"callback_down", 2, callback_down_nif, 0},
+    {"callback_names", 1, callback_names_nif, 0},
     {"counters", 0, counters_nif, 0},
     {"atom_quota", 1, atom_quota_nif, 0},
     {"python_version", 0, python_version_nif, 0},
@@ -30,7 +37,8 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)priv_data;
     (void)info;
     py_atoms_init(env);
-    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 || py_runtime_load(env) < 0) {
+    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 ||
+        py_callback_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }
     return 0;

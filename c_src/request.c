@@ -76,6 +76,9 @@ py_request *py_request_new(py_context *context)
     req->arg_env = req->env;
     req->stop_ns = 0;
     req->nudged_ns = 0;
+    req->chain = req->parent = req->nest = 0;
+    req->trace = 0;
+    req->under = NULL;
     req->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&py_requests_live, 1, memory_order_relaxed);
     return req;

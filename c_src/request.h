@@ -45,6 +45,11 @@ struct py_request {
     uint64_t stop_ns;                          /* when the first interrupt was sent; watchdog's, under take_lock */
     uint64_t nudged_ns;                        /* when the last one was */
     ERL_NIF_TERM shown_target, shown_function; /* atoms, for info */
+    uint64_t chain;                            /* names the chain, 0: it starts here */
+    uint64_t parent;                           /* the callback it descends from, 0: none */
+    ERL_NIF_TERM trace;                        /* opaque, carried along the chain; in env; 0: none */
+    uint64_t nest;                             /* the wait it is queued for, where a waiting worker serves it */
+    py_request *under;                         /* what waits below it on its worker's stack; under take_lock */
     py_request *table_next;                    /* in the table of tracked requests */
 };
 
@@ -78,9 +83,9 @@ static inline bool py_request_is_done(py_request *req) { return atomic_load(&req
 /* {error, timeout | cancelled | interrupted | stopped}, or {error, {That, abandoned}}. */
 ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned);
 
-/* Sends {Ref, result} to the caller. `msg_env` owns `result`: the request's own env, whose memory then is the receiver's,
- * or another one, which is cleared. `env` is the calling env on a scheduler, NULL on a thread of ours. Only for the winner
- * of py_request_finish, without locks. */
+/* Sends {Ref, result} to the caller. `msg_env` owns `result`: the request's own env, whose memory then is the
+ * receiver's, or another one, which is cleared. `env` is the calling env on a scheduler, NULL on a thread of ours. Only
+ * for the winner of py_request_finish, without locks. */
 void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result);
 
 /* The same for a reason that needs no env of its own. */
@@ -91,8 +96,8 @@ int py_request_table_init(void);
 void py_request_track(py_request *req);
 void py_request_untrack(py_request *req);
 
-/* cancel(Ref, Silent) -> cancelled | done: asks the tracked request to stop. A silent cancel also takes the reply: after
- * `cancelled` no message will come; after `done` it has come or is on its way. */
+/* cancel(Ref, Silent) -> cancelled | done: asks the tracked request to stop. A silent cancel also takes the reply:
+ * after `cancelled` no message will come; after `done` it has come or is on its way. */
 PY_NIF(cancel_nif);
 
 extern _Atomic long py_requests_live;

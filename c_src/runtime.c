@@ -116,12 +116,17 @@ static bool promote_libpython(void)
            dlopen(info.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD) != NULL;
 }
 
+static _Thread_local bool on_main;
+
+bool py_runtime_on_main(void) { return on_main; }
+
 static void *main_thread(void *arg)
 {
     PyThreadState *ts = NULL;
     py_main_job *job;
 
     (void)arg;
+    on_main = true;
     for (;;) {
         pthread_mutex_lock(&runtime.lock);
         job = runtime.jobs;

@@ -1,5 +1,5 @@
-/* The one CPython of this OS process: initialised once, on a thread of its own that lives as long as the VM and is Python's
- * main thread. It is never finalised. Also the list of contexts that the watchdog looks at.
+/* The one CPython of this OS process: initialised once, on a thread of its own that lives as long as the VM and is
+ * Python's main thread. It is never finalised. Also the list of contexts that the watchdog looks at.
  *
  * runtime.lock guards the list and the job queue; rank: first. */
 #ifndef ERLANG_PYTHON_RUNTIME_H
@@ -26,6 +26,9 @@ typedef struct py_main_job {
 } py_main_job;
 
 void py_runtime_run_on_main(py_main_job *job);
+
+/* Whether this is Python's main thread. Any thread. */
+bool py_runtime_on_main(void);
 
 /* runtime_start(Ref, Config) -> ok, then {Ref, ok | {error, Text}}. */
 PY_NIF(runtime_start_nif);

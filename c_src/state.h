@@ -13,6 +13,7 @@
 #include "common.h"
 
 #include "call.h"
+#include "callback.h"
 #include "exception.h"
 #include "loop.h"
 #include "ref.h"
@@ -25,6 +26,7 @@ struct py_state {
     py_exception_part exception;
     py_ref_part ref;
     py_call_part call;
+    py_callback_part callback;
     py_loop_part loop;
 };
 

@@ -1,6 +1,7 @@
 /* The watchdog. See watchdog.h. Runs on its own thread, never attaches, never waits for anything but its parker. */
 #include "watchdog.h"
 
+#include "callback.h"
 #include "context.h"
 #include "interpreter.h"
 #include "park.h"
@@ -61,33 +62,70 @@ static void expire_queue(py_context *context, uint64_t now, findings *f)
     atomic_fetch_sub(&context->queued, n);
 }
 
-/* take_lock held. Deadline, repeated interrupt, and in the end the write-off of one running worker. */
-static void watch_worker(py_context *context, py_worker *w, uint64_t now)
+/* take_lock held. Requests for a wait whose worker is busy with another one. */
+static void expire_nested(py_context *context, uint64_t now, findings *f)
 {
-    py_request *req = w->current;
-    int none = PY_STOP_NONE;
+    py_worker *w;
+    py_request **at, *req;
 
-    if (req->deadline_ns != 0 && req->deadline_ns <= now &&
-        atomic_compare_exchange_strong(&req->stop, &none, PY_STOP_TIMEOUT)) {
-        req->stop_ns = req->nudged_ns = now;
-        py_interp_interrupt(context->interp, context, req->serial);
-    } else if (req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
-        req->nudged_ns = now;
-        py_interp_interrupt(context->interp, context, req->serial);
+    for (w = context->workers; w != NULL; w = w->next) {
+        for (at = &w->nested; (req = *at) != NULL;) {
+            if (req->deadline_ns != 0 && req->deadline_ns <= now) {
+                py_callback_drop_nested(req->nest);
+                *at = req->next;
+                req->next = f->expired;
+                f->expired = req;
+            } else {
+                at = &req->next;
+            }
+        }
     }
 }
 
-/* take_lock held. The worker is stuck: others go on without it, and it leaves when it comes back. Its request is answered
- * here, with `msg_env` owning the reply, because its worker may free it as soon as the lock is gone. */
-static bool write_off(py_context *context, py_worker *w, ErlNifEnv *msg_env, ErlNifPid *to, ERL_NIF_TERM *msg)
+/* take_lock held. Deadlines of all that is on the worker's stack, and the interrupt that was swallowed, again. */
+static void watch_worker(py_context *context, py_worker *w, uint64_t now)
 {
-    py_request *req = w->current;
-    bool reply = py_request_finish(req) && !(req->flags & PY_REQ_NO_REPLY);
+    py_request *req, *overdue = NULL;
 
-    if (reply) {
-        *to = req->caller;
-        *msg = enif_make_tuple2(msg_env, enif_make_copy(msg_env, req->ref),
-                                py_request_stop_term(msg_env, atomic_load(&req->stop), true));
+    for (req = w->current; req != NULL; req = req->under) {
+        if (req->deadline_ns != 0 && req->deadline_ns <= now && atomic_load(&req->stop) == PY_STOP_NONE) {
+            overdue = req;
+        }
+    }
+    req = w->current;
+    if (overdue != NULL) {
+        py_context_stop_down_to(context, w, overdue, PY_STOP_TIMEOUT);
+    } else if (req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
+        req->nudged_ns = now;
+        py_interp_interrupt(context->interp, context, req->serial);
+        py_worker_wake_waiting(w);
+    }
+}
+
+typedef struct message {
+    struct message *next;
+    ErlNifEnv *env;
+    ErlNifPid to;
+    ERL_NIF_TERM term;
+} message;
+
+/* take_lock held. The worker is stuck: others go on without it, and it leaves when it comes back. What is on its stack
+ * is answered here, because it may free its requests as soon as the lock is gone; returns what is to be sent. */
+static message *write_off(py_context *context, py_worker *w)
+{
+    py_request *req;
+    message *out = NULL, *m;
+
+    for (req = w->current; req != NULL; req = req->under) {
+        if (!py_request_finish(req) || (req->flags & PY_REQ_NO_REPLY) || (m = enif_alloc(sizeof *m)) == NULL) {
+            continue;
+        }
+        m->env = enif_alloc_env();
+        m->to = req->caller;
+        m->term = enif_make_tuple2(m->env, enif_make_copy(m->env, req->ref),
+                                   py_request_stop_term(m->env, atomic_load(&w->current->stop), true));
+        m->next = out;
+        out = m;
     }
     w->lost = true;
     context->lost_workers++;
@@ -98,50 +136,42 @@ static bool write_off(py_context *context, py_worker *w, ErlNifEnv *msg_env, Erl
             py_context_promote(context);
         }
     }
-    return reply;
+    return out;
 }
 
 static size_t look_at_workers(py_context *context, uint64_t now)
 {
-    ErlNifEnv *msg_env = NULL;
-    ErlNifPid to;
-    ERL_NIF_TERM msg;
+    message *out, *m;
     py_worker *w;
     size_t running;
-    bool again, reply;
 
     do {
         running = 0;
-        again = reply = false;
+        out = NULL;
         pthread_mutex_lock(&context->take_lock);
-        for (w = context->workers; w != NULL; w = w->next) {
+        for (w = context->workers; w != NULL && out == NULL; w = w->next) {
             if (w->current == NULL || w->lost) {
                 continue;
             }
             running++;
             watch_worker(context, w, now);
             if (w->current->stop_ns != 0 && now - w->current->stop_ns >= PY_WATCHDOG_GRACE_NS) {
-                if (msg_env == NULL) {
-                    msg_env = enif_alloc_env();
-                }
-                reply = write_off(context, w, msg_env, &to, &msg);
-                again = true;
-                break;
+                out = write_off(context, w);
             }
         }
         pthread_mutex_unlock(&context->take_lock);
-        if (reply) {
-            enif_send(NULL, &to, msg_env, msg);
-            enif_clear_env(msg_env);
+        while ((m = out) != NULL) {
+            out = m->next;
+            enif_send(NULL, &m->to, m->env, m->term);
+            enif_free_env(m->env);
+            enif_free(m);
         }
-    } while (again);
-    if (msg_env != NULL) {
-        enif_free_env(msg_env);
-    }
+    } while (w != NULL);
     return running;
 }
 
-/* Someone waits while nobody moves: another worker, if there may be one; else overdue requests are answered where they are. */
+/* Someone waits while nobody moves: another worker, if there may be one; else overdue requests are answered where they
+ * are. */
 static bool look_at_queue(py_context *context, uint64_t now, bool sweep)
 {
     findings f = {0};
@@ -162,6 +192,9 @@ static bool look_at_queue(py_context *context, uint64_t now, bool sweep)
             expire_queue(context, now, &f);
         }
     }
+    if (sweep) {
+        expire_nested(context, now, &f);
+    }
     context->watched_waiting = waiting;
     context->watched_progress = context->progress;
     pthread_mutex_unlock(&context->take_lock);
@@ -175,30 +208,37 @@ static bool look_at_queue(py_context *context, uint64_t now, bool sweep)
     return waiting || moved;
 }
 
+static bool grow_callers(void)
+{
+    size_t cap = callers_cap == 0 ? 64 : callers_cap * 2;
+    ErlNifPid *pids = enif_realloc(callers, cap * sizeof *pids);
+    uint64_t *ids = enif_realloc(serials, cap * sizeof *ids);
+
+    callers = pids != NULL ? pids : callers;
+    serials = ids != NULL ? ids : serials;
+    callers_cap = pids != NULL && ids != NULL ? cap : callers_cap;
+    return callers_cap == cap;
+}
+
 /* Interrupts what runs for callers that are gone. */
 static void look_at_callers(py_context *context)
 {
     py_worker *w;
+    py_request *req;
     size_t n = 0, i;
 
     pthread_mutex_lock(&context->take_lock);
     for (w = context->workers; w != NULL; w = w->next) {
-        if (w->current == NULL || (w->current->flags & PY_REQ_NO_REPLY) || w->current->stop_ns != 0) {
-            continue;
-        }
-        if (n == callers_cap) {
-            size_t cap = callers_cap == 0 ? 64 : callers_cap * 2;
-            ErlNifPid *pids = enif_realloc(callers, cap * sizeof *pids);
-            uint64_t *ids = enif_realloc(serials, cap * sizeof *ids);
-            callers = pids != NULL ? pids : callers;
-            serials = ids != NULL ? ids : serials;
-            if (pids == NULL || ids == NULL) {
+        for (req = w->current; req != NULL; req = req->under) {
+            if ((req->flags & PY_REQ_NO_REPLY) || req->stop_ns != 0) {
+                continue;
+            }
+            if (n == callers_cap && !grow_callers()) {
                 break;
             }
-            callers_cap = cap;
+            callers[n] = req->caller;
+            serials[n++] = req->serial;
         }
-        callers[n] = w->current->caller;
-        serials[n++] = w->current->serial;
     }
     pthread_mutex_unlock(&context->take_lock);
     for (i = 0; i < n; i++) {

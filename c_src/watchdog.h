@@ -1,6 +1,6 @@
-/* One thread per VM that looks at the contexts while requests run, and sleeps otherwise. It makes another worker active when
- * a queue stands still, enforces deadlines, drops requests of dead callers and writes off workers that do not stop. It
- * never attaches (a C extension that holds the GIL must not stop the clock): interrupts are the janitor's. */
+/* One thread per VM that looks at the contexts while requests run, and sleeps otherwise. It makes another worker active
+ * when a queue stands still, enforces deadlines, drops requests of dead callers and writes off workers that do not
+ * stop. It never attaches (a C extension that holds the GIL must not stop the clock): interrupts are the janitor's. */
 #ifndef ERLANG_PYTHON_WATCHDOG_H
 #define ERLANG_PYTHON_WATCHDOG_H
 

@@ -10,7 +10,8 @@
 
 #define SPIN_SCORE_MAX 16
 #define CALLER_CHECK_NS UINT64_C(20000000)
-#define SPIN_PROBE 8 /* while spinning does not pay, try it once in so many waits */
+#define MAX_DEPTH 1000 /* nested requests: about 2.5 KB of stack each */
+#define SPIN_PROBE 8   /* while spinning does not pay, try it once in so many waits */
 
 static _Thread_local py_worker *current;
 
@@ -107,11 +108,64 @@ static void worker_run(py_worker *w, py_request *req)
         return;
     }
     atomic_fetch_add_explicit(&w->context->running, 1, memory_order_relaxed);
-    result = py_call_run(w->context, req, req->env);
+    if (PY_UNLIKELY(w->depth > MAX_DEPTH)) {
+        PyErr_Format(PyExc_RecursionError, "chain %llu is %u nested requests deep on one thread",
+                     (unsigned long long)req->chain, w->depth - 1);
+        result = py_call_error(w->context->interp->state, req, req->env);
+    } else {
+        result = py_call_run(w->context, req, req->env);
+    }
     atomic_fetch_sub_explicit(&w->context->running, 1, memory_order_relaxed);
     if (py_request_finish(req)) {
         py_request_reply(req, NULL, req->env, result);
     }
+}
+
+/* take_lock is taken here. The oldest nested request of that wait becomes the current one; NULL when there is none, or
+ * the one below is to stop. */
+static py_request *push_nested(py_worker *w, py_callback *cb)
+{
+    py_request **at, *req = NULL;
+
+    pthread_mutex_lock(&w->context->take_lock);
+    if (w->current == NULL || atomic_load(&w->current->stop) == PY_STOP_NONE) {
+        for (at = &w->nested; *at != NULL && (*at)->nest != cb->id; at = &(*at)->next) {
+        }
+        if ((req = *at) != NULL) {
+            *at = req->next;
+            atomic_fetch_sub(&cb->nested, 1);
+            req->under = w->current;
+            w->current = req;
+            atomic_fetch_add_explicit(&w->context->progress, 1, memory_order_relaxed);
+        }
+    }
+    pthread_mutex_unlock(&w->context->take_lock);
+    return req;
+}
+
+void py_worker_serve(py_worker *w, py_callback *cb)
+{
+    py_request *req = push_nested(w, cb);
+    bool stopped;
+
+    if (req == NULL) {
+        return;
+    }
+    w->depth++;
+    worker_run(w, req);
+    w->depth--;
+    pthread_mutex_lock(&w->context->take_lock);
+    w->current = req->under;
+    if (w->current != NULL && w->current->stop_ns != 0) { /* its time to stop begins now */
+        w->current->stop_ns = w->current->nudged_ns = py_now_ns();
+    }
+    stopped = w->stop_pending;
+    w->stop_pending = false;
+    pthread_mutex_unlock(&w->context->take_lock);
+    if (PY_UNLIKELY(stopped)) { /* it must not hit the one below, which looks at its own `stop` */
+        PyThreadState_SetAsyncExc(w->thread_id, NULL);
+    }
+    py_request_free(req);
 }
 
 static void worker_loop(py_worker *w)

@@ -12,11 +12,13 @@ start_link() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = py_context:init_table(),
+    ok = py_callback:init_table(),
+    ok = py_state:init_table(),
     Default = maps:merge(
         #{name => default, threads => 1 + 4 * erlang:system_info(schedulers), shares_main => true},
         application:get_env(erlang_python, default_context, #{})
     ),
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, py_callback:children() ++ [
         #{id => py_context_sup, start => {py_context_sup, start_link, []}, type => supervisor},
         #{id => default_context, start => {py_context, start_link, [Default]}, shutdown => 5000}
     ]}}.

@@ -44,6 +44,18 @@
 -export([reload/1]).
 -export([reload/2]).
 -export([format_error/1]).
+-export([register_function/2]).
+-export([register_function/3]).
+-export([unregister_function/1]).
+-export([state_get/1]).
+-export([state_get/2]).
+-export([state_set/2]).
+-export([state_delete/1]).
+-export([state_keys/0]).
+-export([state_incr/1]).
+-export([state_incr/2]).
+-export([state_decr/1]).
+-export([state_decr/2]).
 
 %% For the modules of this application.
 -export([request/8]).
@@ -320,6 +332,67 @@ reload(Context, Module) ->
 format_error(Error) ->
     py_error:format(Error).
 
+%% ---- Python calls Erlang ----
+
+%% Python calls it as erlang.call(Name, *Args), erlang.Name(*Args), or imports it from erlang. The fun gets the arguments
+%% as its own: fun of arity N for N of them.
+%%     ok = py:register_function(add, fun(A, B) -> A + B end), {ok, 3} = py:eval(<<"__import__('erlang').add(1, 2)">>).
+-spec register_function(name(), py_callback:target_fun()) -> ok.
+register_function(Name, Function) ->
+    py_callback:add(Name, Function, #{}).
+
+%% With a module and a function, or with options: binaries => bytes makes binaries of the result `bytes`.
+-spec register_function(name(), module(), atom()) -> ok;
+    (name(), py_callback:target_fun(), #{binaries => auto | bytes}) -> ok.
+register_function(Name, Function, Options) when is_map(Options) ->
+    py_callback:add(Name, Function, Options);
+register_function(Name, Module, Function) when is_atom(Module), is_atom(Function) ->
+    py_callback:add(Name, {Module, Function}, #{}).
+
+-spec unregister_function(name()) -> ok.
+unregister_function(Name) ->
+    py_callback:remove(Name).
+
+%% ---- shared state ----
+
+%% The value under a key of the table that Python sees as erlang.state_get, `undefined` where there is none.
+-spec state_get(term()) -> term().
+state_get(Key) ->
+    py_state:get(Key, undefined).
+
+-spec state_get(term(), Default) -> term() | Default.
+state_get(Key, Default) ->
+    py_state:get(Key, Default).
+
+-spec state_set(term(), term()) -> ok | {error, full}.
+state_set(Key, Value) ->
+    py_state:set(Key, Value).
+
+-spec state_delete(term()) -> ok.
+state_delete(Key) ->
+    py_state:delete(Key).
+
+-spec state_keys() -> [term()].
+state_keys() ->
+    py_state:keys().
+
+%% Adds 1, or By, to a counter that begins at 0, and gives its new value. Atomic, also against Python.
+-spec state_incr(term()) -> integer() | {error, full}.
+state_incr(Key) ->
+    py_state:incr(Key, 1).
+
+-spec state_incr(term(), integer()) -> integer() | {error, full}.
+state_incr(Key, By) ->
+    py_state:incr(Key, By).
+
+-spec state_decr(term()) -> integer() | {error, full}.
+state_decr(Key) ->
+    py_state:incr(Key, -1).
+
+-spec state_decr(term(), integer()) -> integer() | {error, full}.
+state_decr(Key, By) ->
+    py_state:incr(Key, -By).
+
 %% ---- inside ----
 
 %% On a context that nobody else uses: an answer also comes when every other worker is busy.
@@ -362,7 +435,13 @@ start_request(Handle, Module, Function, Args, Kwargs) ->
 submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
     {error, noproc};
 submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
-    case py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, milliseconds(Timeout), Flags) of
+    Ms = milliseconds(Timeout),
+    Submitted =
+        case get('$py_chain') of
+            undefined -> py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags);
+            Chain -> py_nif:submit_nested(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags, Chain)
+        end,
+    case Submitted of
         ok -> ok;
         Reason -> {error, Reason}
     end.

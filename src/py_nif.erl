@@ -9,7 +9,13 @@
 -export([context_interrupt/1]).
 -export([context_info/1]).
 -export([submit/9]).
+-export([submit_nested/10]).
 -export([cancel/2]).
+-export([callback_server/2]).
+-export([callback_begin/2]).
+-export([callback_reply/2]).
+-export([callback_down/2]).
+-export([callback_names/1]).
 -export([counters/0]).
 -export([atom_quota/1]).
 -export([python_version/0]).
@@ -63,12 +69,41 @@ when
     Flags :: non_neg_integer().
 submit(_Context, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _TimeoutMs, _Flags) -> erlang:nif_error(not_loaded).
 
+%% As submit/9, from a function that Python called: Chain is what its process carries.
+-spec submit_nested(context(), reference(), Op, term(), term(), term(), map() | [], integer(), non_neg_integer(), Chain) ->
+    ok | overloaded | noproc | system_limit | cancelled
+when
+    Op :: 0..2,
+    Chain :: py_callback:chain().
+submit_nested(_Context, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _TimeoutMs, _Flags, _Chain) ->
+    erlang:nif_error(not_loaded).
+
+%% The caller serves what Python asks, as number Index of Count.
+-spec callback_server(non_neg_integer(), pos_integer()) -> ok | system_limit | noproc.
+callback_server(_Index, _Count) -> erlang:nif_error(not_loaded).
+
+%% Pid runs the function; false when nobody waits for it any more.
+-spec callback_begin(non_neg_integer(), pid()) -> boolean().
+callback_begin(_Id, _Pid) -> erlang:nif_error(not_loaded).
+
+%% false when nobody waits for it any more.
+-spec callback_reply(non_neg_integer(), py_callback:answer()) -> boolean().
+callback_reply(_Id, _Answer) -> erlang:nif_error(not_loaded).
+
+%% Pid is dead: its call, if it has not been answered, is answered with this.
+-spec callback_down(pid(), py_callback:answer()) -> boolean().
+callback_down(_Pid, _Answer) -> erlang:nif_error(not_loaded).
+
+%% The names that Python can look up, as the keys of a map.
+-spec callback_names(#{binary() => term()}) -> ok.
+callback_names(_Names) -> erlang:nif_error(not_loaded).
+
 %% cancelled: it was asked to stop; done: its reply has been sent, or there is no such request. With Silent no reply
 %% comes after `cancelled`.
 -spec cancel(reference(), Silent :: boolean()) -> cancelled | done.
 cancel(_Ref, _Silent) -> erlang:nif_error(not_loaded).
 
--spec counters() -> #{requests := integer(), refs := integer(), contexts := integer()}.
+-spec counters() -> #{requests := integer(), refs := integer(), contexts := integer(), callbacks := integer()}.
 counters() -> erlang:nif_error(not_loaded).
 
 -spec atom_quota(non_neg_integer()) -> ok.

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from _erlang import Interrupted
+
+from erlang._calls import ErlangError, apply, call, registered
 from erlang._codec import register_decoder, register_encoder
 from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference
 
@@ -19,6 +21,7 @@ __all__ = [
     "Atom",
     "BitString",
     "Buffer",
+    "ErlangError",
     "ErlangEventLoop",
     "ExecutionResult",
     "Fun",
@@ -29,6 +32,8 @@ __all__ = [
     "Reference",
     "ShutdownReport",
     "TaskTracker",
+    "apply",
+    "call",
     "execute_concurrent",
     "execute_concurrent_async",
     "install",
@@ -54,8 +59,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if module is None:  # a function that Erlang registered, or nothing
+        return registered(name)
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value

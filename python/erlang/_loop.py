@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import asyncio.events
 import selectors
-import signal
 import sys
 import threading
 from collections.abc import Callable

@@ -1,0 +1,288 @@
+%% Functions that Python calls. A server receives the calls (one server for each scheduler, so that none is a bottleneck),
+%% spawns a linked process for each and tells the NIF; that process runs the function, answers and ends. See
+%% docs/callbacks.md and c_src/callback.h.
+%%
+%% The process of a function has in its dictionary `$callers` (the process whose request led here, first) and the chain,
+%% which its own requests to Python inherit.
+-module(py_callback).
+
+-export([start_link/2]).
+-export([init/3]).
+-export([system_continue/3]).
+-export([system_terminate/4]).
+-export([system_code_change/4]).
+-export([run/5]).
+
+-export([init_table/0]).
+-export([children/0]).
+-export([add/3]).
+-export([remove/1]).
+-export([names/0]).
+-export([chain/0]).
+
+-export_type([target_fun/0]).
+-export_type([chain/0]).
+-export_type([answer/0]).
+
+-type target_fun() :: fun() | {module(), atom()}.
+-type options() :: #{binaries => auto | bytes}.
+-opaque chain() ::
+    {py_chain, Chain :: non_neg_integer(), Callback :: non_neg_integer(), DeadlineNs :: non_neg_integer(), Trace :: term()}.
+-type frame() :: {module(), atom(), arity(), binary() | undefined, pos_integer() | undefined}.
+-type answer() ::
+    {ok | bytes, term()}
+    | {error, error | exit | throw, term(), list(), {Text :: unicode:unicode_binary(), [frame()]} | undefined}.
+-type target() ::
+    {Name :: binary()}
+    | target_fun()
+    | {apply, module() | binary(), atom() | binary()}
+    | {internal, Operation :: binary()}.
+
+-define(CHAIN, '$py_chain').
+-define(MAX_SERVERS, 16).
+
+-record(state, {
+    parent :: pid(),
+    index :: non_neg_integer()
+}).
+
+%% ---- registration ----
+
+-spec init_table() -> ok.
+init_table() ->
+    ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
+    py_nif:callback_names(#{}).
+
+-spec children() -> [supervisor:child_spec()].
+children() ->
+    Count = min(?MAX_SERVERS, erlang:system_info(schedulers)),
+    [
+        #{id => {?MODULE, Index}, start => {?MODULE, start_link, [Index, Count]}, shutdown => 2000}
+     || Index <- lists:seq(0, Count - 1)
+    ].
+
+-spec add(atom() | binary(), target_fun(), options()) -> ok.
+add(Name, Function, Options) ->
+    valid(Function) orelse error(badarg),
+    Tag =
+        case maps:get(binaries, Options, auto) of
+            auto -> ok;
+            bytes -> bytes
+        end,
+    change({register, name(Name), Function, Tag}).
+
+-spec remove(atom() | binary()) -> ok.
+remove(Name) ->
+    change({unregister, name(Name)}).
+
+%% The names that Python can call.
+-spec names() -> [binary()].
+names() ->
+    lists:sort(ets:select(?MODULE, [{{'$1', '_', '_'}, [], ['$1']}])).
+
+%% The chain of calls this process is part of, `undefined` outside.
+-spec chain() -> chain() | undefined.
+chain() ->
+    get(?CHAIN).
+
+-spec valid(term()) -> boolean().
+valid({Module, Function}) -> is_atom(Module) andalso is_atom(Function);
+valid(Function) -> is_function(Function).
+
+-spec name(atom() | binary()) -> binary().
+name(Name) when is_atom(Name) -> atom_to_binary(Name);
+name(Name) when is_binary(Name) -> Name.
+
+%% By one server, so that the names in C are those of the table.
+-spec change(tuple()) -> ok.
+change(Change) ->
+    gen_server:call(server(0), Change).
+
+-spec server(non_neg_integer()) -> atom().
+server(Index) ->
+    list_to_atom("py_callback_" ++ integer_to_list(Index)).
+
+%% ---- servers ----
+
+-spec start_link(non_neg_integer(), pos_integer()) -> {ok, pid()} | {error, term()}.
+start_link(Index, Count) ->
+    proc_lib:start_link(?MODULE, init, [self(), Index, Count]).
+
+-spec init(pid(), non_neg_integer(), pos_integer()) -> no_return().
+init(Parent, Index, Count) ->
+    process_flag(trap_exit, true),
+    process_flag(message_queue_data, off_heap),
+    process_flag(priority, high),
+    true = erlang:register(server(Index), self()),
+    ok = py_nif:callback_server(Index, Count),
+    proc_lib:init_ack(Parent, {ok, self()}),
+    loop(#state{parent = Parent, index = Index}).
+
+-spec loop(#state{}) -> no_return().
+loop(#state{parent = Parent} = State) ->
+    receive
+        {py_call, Id, Target, Args, Caller, Chain} ->
+            start(Id, Target, Args, Caller, Chain),
+            loop(State);
+        {'EXIT', Parent, Reason} ->
+            exit(Reason);
+        {'EXIT', _Pid, normal} ->
+            loop(State);
+        {'EXIT', Pid, Reason} ->
+            _ = py_nif:callback_down(Pid, failure(exit, Reason, [])),
+            loop(State);
+        {py_kill, Pid} ->
+            exit(Pid, kill),
+            loop(State);
+        {py_send, To, Message} ->
+            _ = send(To, Message),
+            loop(State);
+        {'$gen_call', From, Change} ->
+            gen_server:reply(From, changed(Change)),
+            loop(State);
+        {system, From, Request} ->
+            sys:handle_system_msg(Request, From, Parent, ?MODULE, [], State);
+        _ ->
+            loop(State)
+    end.
+
+-spec start(non_neg_integer(), target(), [term()], pid() | undefined, chain()) -> ok.
+start(Id, {internal, Operation}, Args, _Caller, _Chain) ->
+    _ = py_nif:callback_reply(Id, guarded(fun() -> {ok, py_state:operation(Operation, Args)} end)),
+    ok;
+start(Id, Target, Args, Caller, Chain) ->
+    Pid = spawn_link(?MODULE, run, [Id, Target, Args, Caller, Chain]),
+    case py_nif:callback_begin(Id, Pid) of
+        true -> ok;
+        false -> exit(Pid, kill), ok
+    end.
+
+-spec send(term(), term()) -> ok.
+send(To, Message) ->
+    try
+        _ = erlang:send(To, Message),
+        ok
+    catch
+        error:badarg -> ok
+    end.
+
+-spec changed(tuple()) -> ok.
+changed({register, Name, Function, Tag}) ->
+    true = ets:insert(?MODULE, {Name, Function, Tag}),
+    publish();
+changed({unregister, Name}) ->
+    true = ets:delete(?MODULE, Name),
+    publish().
+
+-spec publish() -> ok.
+publish() ->
+    py_nif:callback_names(maps:from_list([{Name, true} || Name <- names()])).
+
+-spec system_continue(pid(), [sys:dbg_opt()], #state{}) -> no_return().
+system_continue(Parent, _Debug, State) ->
+    loop(State#state{parent = Parent}).
+
+-spec system_terminate(term(), pid(), [sys:dbg_opt()], #state{}) -> no_return().
+system_terminate(Reason, _Parent, _Debug, _State) ->
+    exit(Reason).
+
+-spec system_code_change(#state{}, module(), term(), term()) -> {ok, #state{}}.
+system_code_change(State, _Module, _OldVsn, _Extra) ->
+    {ok, State}.
+
+%% ---- a call, in its own process ----
+
+-spec run(non_neg_integer(), target(), [term()], pid() | undefined, chain()) -> boolean().
+run(Id, Target, Args, Caller, Chain) ->
+    put(?CHAIN, Chain),
+    _ = [put('$callers', [Caller]) || Caller =/= undefined],
+    py_nif:callback_reply(Id, guarded(fun() -> invoke(Target, Args) end)).
+
+-spec guarded(fun(() -> answer())) -> answer().
+guarded(Fun) ->
+    try
+        Fun()
+    catch
+        Class:Reason:Stack -> failure(Class, Reason, Stack)
+    end.
+
+-spec invoke(target(), [term()]) -> answer().
+invoke({Name}, Args) ->
+    case ets:lookup(?MODULE, Name) of
+        [{_, Function, Tag}] -> {Tag, call(Function, Args)};
+        [] -> failure(error, {not_registered, Name}, [])
+    end;
+invoke({apply, M, F}, Args) ->
+    case allowed(existing(M), existing(F), length(Args)) of
+        {true, Module, Function} -> {ok, apply(Module, Function, Args)};
+        false -> failure(error, {not_allowed, {M, F, length(Args)}}, [])
+    end;
+invoke(Fun, Args) ->
+    {ok, apply(Fun, Args)}.
+
+-spec call(target_fun(), [term()]) -> term().
+call({Module, Function}, Args) -> apply(Module, Function, Args);
+call(Fun, Args) -> apply(Fun, Args).
+
+%% What erlang.apply may call: application environment `callback_apply`, which is `registered` (functions registered as
+%% {Module, Function}), `all`, or a list of Module, {Module, Function} and {Module, Function, Arity}.
+-spec allowed(atom() | undefined, atom() | undefined, arity()) -> {true, module(), atom()} | false.
+allowed(undefined, _, _) ->
+    false;
+allowed(_, undefined, _) ->
+    false;
+allowed(Module, Function, Arity) ->
+    Allowed =
+        case application:get_env(erlang_python, callback_apply, registered) of
+            all -> true;
+            registered -> ets:match(?MODULE, {'_', {Module, Function}, '_'}, 1) =/= '$end_of_table';
+            List -> lists:any(fun(M) -> lists:member(M, List) end, [Module, {Module, Function}, {Module, Function, Arity}])
+        end,
+    case Allowed of
+        true -> {true, Module, Function};
+        false -> false
+    end.
+
+-spec existing(atom() | binary()) -> atom().
+existing(Name) when is_atom(Name) ->
+    Name;
+existing(Name) ->
+    try
+        binary_to_existing_atom(Name)
+    catch
+        error:badarg -> undefined
+    end.
+
+%% ---- errors ----
+
+-spec failure(error | exit | throw, term(), list()) -> answer().
+failure(Class, Reason, Stack) ->
+    Text = unicode:characters_to_binary(erl_error:format_exception(Class, Reason, [])),
+    {error, Class, Reason, Stack, {string:trim(Text), [frame(F) || F <- Stack]}}.
+
+-spec frame(tuple()) -> frame().
+frame({Module, Function, Args, Location}) when is_list(Args) ->
+    frame({Module, Function, length(Args), Location});
+frame({Module, Function, Arity, Location}) ->
+    File =
+        case Location of
+            [_ | _] -> proplists:get_value(file, Location);
+            _ -> undefined
+        end,
+    {
+        Module,
+        Function,
+        Arity,
+        case File of
+            undefined -> undefined;
+            _ -> unicode:characters_to_binary(File)
+        end,
+        case File of
+            undefined -> undefined;
+            _ -> proplists:get_value(line, Location)
+        end
+    };
+frame({Fun, Args, Location}) ->
+    {module, Module} = erlang:fun_info(Fun, module),
+    {name, Name} = erlang:fun_info(Fun, name),
+    frame({Module, Name, Args, Location}).
