@@ -14,11 +14,18 @@
 #include "map.h"
 
 #define STACK_FIXED 128
+#define KEYS 32 /* a power of two */
+#define KEY_MAX 64
 
 typedef struct level { /* the containers being converted, innermost first */
     PyObject *obj;
     struct level *up;
 } level;
+
+typedef struct { /* a dict key that became a binary in walk.env; a strong reference keeps its address its own */
+    PyObject *text;
+    ERL_NIF_TERM term;
+} key;
 
 typedef struct {
     py_state *st;
@@ -29,6 +36,8 @@ typedef struct {
     level *levels;
     ERL_NIF_TERM *stack;
     size_t used, size;
+    bool has_keys; /* `keys` is set up */
+    key keys[KEYS];
     ERL_NIF_TERM fixed[STACK_FIXED];
 } walk;
 
@@ -249,6 +258,36 @@ done:
     return result;
 }
 
+static void forget_keys(walk *w)
+{
+    if (!w->has_keys)
+        return;
+    for (size_t i = 0; i < KEYS; i++)
+        Py_XDECREF(w->keys[i].text);
+    w->has_keys = false;
+}
+
+/* A key of a dict that is not alone: dicts that come in numbers have the same keys, which become one binary. */
+static int encode_key(walk *w, PyObject *obj, ERL_NIF_TERM *out)
+{
+    if (w->levels->up == NULL || Py_TYPE(obj) != &PyUnicode_Type || PyUnicode_GET_LENGTH(obj) > KEY_MAX)
+        return encode(w, obj, out);
+    if (!w->has_keys) {
+        memset(w->keys, 0, sizeof w->keys);
+        w->has_keys = true;
+    }
+    key *slot = &w->keys[((uintptr_t)obj >> 4 ^ (uintptr_t)obj >> 9) & (KEYS - 1)];
+    if (slot->text == obj) {
+        *out = slot->term;
+        return 0;
+    }
+    if (encode_str(w, obj, out) < 0)
+        return -1;
+    Py_XSETREF(slot->text, Py_NewRef(obj));
+    slot->term = *out;
+    return 0;
+}
+
 /* Keys of these types are one term only if they are one key in Python: no search for equal ones is needed. */
 static bool distinct_by_type(py_types_part *types, PyObject *key)
 {
@@ -290,7 +329,7 @@ static int encode_entries(walk *w, PyObject *const *keys, PyObject *const *value
         return -1;
     for (size_t i = 0; i < n; i++) {
         ERL_NIF_TERM key, value;
-        if (PY_UNLIKELY(encode(w, keys[i], &key) < 0))
+        if (PY_UNLIKELY(encode_key(w, keys[i], &key) < 0))
             goto pop;
         if (values == NULL)
             value = enif_make_list(w->env, 0);
@@ -312,11 +351,13 @@ static int encode_entries_apart(walk *w, PyObject *const *keys, PyObject *const 
     ErlNifEnv *outer = w->env;
     int result = -1;
 
+    forget_keys(w);
     if ((w->env = enif_alloc_env()) == NULL) {
         PyErr_NoMemory();
     } else {
         if ((result = encode_entries(w, keys, values, n, out)) == 0)
             *out = enif_make_copy(outer, *out);
+        forget_keys(w);
         enif_free_env(w->env);
     }
     w->env = outer;
@@ -556,7 +597,9 @@ int py_py_to_term(py_state *st, ErlNifEnv *env, PyObject *obj, unsigned flags, E
     w.stack = w.fixed;
     w.used = 0;
     w.size = STACK_FIXED;
+    w.has_keys = false;
     int result = encode(&w, obj, out);
+    forget_keys(&w);
     if (w.stack != w.fixed)
         enif_free(w.stack);
     return result;

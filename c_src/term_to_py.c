@@ -40,17 +40,26 @@ static void leave(walk *w)
     Py_LeaveRecursiveCall();
 }
 
+typedef uint64_t lane __attribute__((vector_size(16)));
+
 /* How many leading bytes are ASCII. */
 static size_t ascii_prefix(const unsigned char *p, size_t n)
 {
     size_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        uint64_t a, b, c, d;
-        memcpy(&a, p + i, 8);
-        memcpy(&b, p + i + 8, 8);
-        memcpy(&c, p + i + 16, 8);
-        memcpy(&d, p + i + 24, 8);
-        if ((a | b | c | d) & 0x8080808080808080u)
+    for (; i + 64 <= n; i += 64) {
+        lane a, b, c, d;
+        memcpy(&a, p + i, 16);
+        memcpy(&b, p + i + 16, 16);
+        memcpy(&c, p + i + 32, 16);
+        memcpy(&d, p + i + 48, 16);
+        a |= b | c | d;
+        if ((a[0] | a[1]) & 0x8080808080808080u)
+            break;
+    }
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, p + i, 8);
+        if (word & 0x8080808080808080u)
             break;
     }
     while (i < n && p[i] < 0x80)
@@ -272,6 +281,48 @@ static PyObject *decode_tuple(walk *w, ERL_NIF_TERM term)
     return decode_elements(w, elements, n);
 }
 
+static size_t key_slot(const unsigned char *data, size_t size)
+{
+    uint64_t head = 0, tail = 0;
+    memcpy(&head, data, size < 8 ? size : 8);
+    if (size > 8)
+        memcpy(&tail, data + size - 8, 8);
+    head = (head ^ (tail * 0x9e3779b97f4a7c15u) ^ size) * 0xff51afd7ed558ccdu;
+    return (size_t)(head >> 32) & (PY_TYPES_KEYS - 1);
+}
+
+/* A key of a map: as decode(), but short texts are found again instead of made again. */
+static PyObject *decode_key(walk *w, ERL_NIF_TERM term)
+{
+    py_types_part *types = &w->st->types;
+    ErlNifBinary binary;
+    PyObject *key, *old;
+
+    if ((w->flags & PY_CONV_BYTES) || !enif_inspect_binary(w->env, term, &binary))
+        return decode(w, term);
+    if (binary.size == 0 || binary.size > PY_TYPES_KEY_MAX)
+        return decode_text(&binary);
+    PyObject **slot = &types->keys[key_slot(binary.data, binary.size)];
+    PY_FT_LOCK(&types->lock);
+    key = *slot;
+    if (key != NULL && (size_t)PyUnicode_GET_LENGTH(key) == binary.size &&
+        memcmp(PyUnicode_DATA(key), binary.data, binary.size) == 0) {
+        Py_INCREF(key);
+        PY_FT_UNLOCK(&types->lock);
+        return key;
+    }
+    PY_FT_UNLOCK(&types->lock);
+    key = decode_text(&binary);
+    if (key != NULL && PyUnicode_Check(key) && PyUnicode_IS_ASCII(key)) {
+        PY_FT_LOCK(&types->lock);
+        old = *slot;
+        *slot = Py_NewRef(key);
+        PY_FT_UNLOCK(&types->lock);
+        Py_XDECREF(old);
+    }
+    return key;
+}
+
 /* The key in the dict that `key` met, for the message. */
 static void raise_collision(PyObject *dict, PyObject *key)
 {
@@ -322,7 +373,7 @@ static PyObject *decode_map(walk *w, ERL_NIF_TERM map)
     dict = py_dict_presized((Py_ssize_t)n);
     for (Py_ssize_t size = 1; dict != NULL && enif_map_iterator_get_pair(w->env, &iter, &key_term, &value_term);
          size++, enif_map_iterator_next(w->env, &iter)) {
-        PyObject *key = decode(w, key_term);
+        PyObject *key = decode_key(w, key_term);
         PyObject *value = key == NULL ? NULL : decode(w, value_term);
         if (PY_UNLIKELY(value == NULL || put(dict, key, value, size) < 0))
             Py_CLEAR(dict);

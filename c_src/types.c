@@ -119,6 +119,8 @@ void py_types_clear(py_state *st)
 {
     py_codec_clear(st);
     py_types_atom_clear(st);
+    for (size_t i = 0; i < PY_TYPES_KEYS; i++)
+        Py_CLEAR(st->types.keys[i]);
     Py_CLEAR(st->types.pid);
     Py_CLEAR(st->types.reference);
     Py_CLEAR(st->types.port);

@@ -53,11 +53,16 @@ typedef struct py_atom_map {
 typedef PyObject *(*py_fun_call_hook)(py_state *st, PyObject *fun, PyObject *const *args, size_t nargsf,
                                       PyObject *kwnames);
 
+/* Short ASCII texts that were keys of maps, so that the same key is the same str with its hash ready. */
+#define PY_TYPES_KEYS 512 /* a power of two */
+#define PY_TYPES_KEY_MAX 32
+
 typedef struct {
     PyTypeObject *atom, *pid, *reference, *port, *fun, *bitstring, *improper, *buffer;
     _Atomic(py_atom_map *) atoms;
-    PyObject *atom_names; /* dict: str -> Atom, every one there is */
-    py_ft_mutex lock;     /* writers of `atoms`; innermost */
+    PyObject *atom_names;          /* dict: str -> Atom, every one there is */
+    py_ft_mutex lock;              /* of `keys`, the codec's slots and writers of `atoms`; innermost */
+    PyObject *keys[PY_TYPES_KEYS]; /* guarded by `lock` */
     py_fun_call_hook call_fun;
     unsigned max_depth;
     size_t max_items; /* 0: no bound */
