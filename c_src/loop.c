@@ -1,6 +1,7 @@
 /* `_erlang.LoopBase`: the object, its attributes and its part of py_state. The attributes that asyncio's own loop code
  * reads and writes (_ready, _scheduled, _closed, _stopping, _debug, _thread_id, ...) are here with the same meaning, so
  * that code runs over this type unchanged. Attached. */
+#include "driver.h"
 #include "loop_internal.h"
 
 static PyObject *import_attr(const char *module, const char *name)
@@ -24,8 +25,9 @@ static int import_asyncio(py_state *st)
     Py_XSETREF(part->tasks, PyImport_ImportModule("asyncio.tasks"));
     Py_XSETREF(part->futures, PyImport_ImportModule("asyncio.futures"));
     Py_XSETREF(part->format_callback, import_attr("asyncio.format_helpers", "_format_callback_source"));
-    if (part->asyncio_handle == NULL || part->asyncio_timer_handle == NULL || part->tasks == NULL ||
-        part->futures == NULL || part->format_callback == NULL)
+    Py_XSETREF(part->cancelled_error, import_attr("asyncio.exceptions", "CancelledError"));
+    if (part->cancelled_error == NULL || part->asyncio_handle == NULL || part->asyncio_timer_handle == NULL ||
+        part->tasks == NULL || part->futures == NULL || part->format_callback == NULL)
         return -1;
     defaults = PyObject_GetAttrString(part->format_callback, "__kwdefaults__");
     if (defaults == NULL)
@@ -349,18 +351,19 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
 #define LOOP_STRINGS(S)                                                                                                \
     S(str_cancelled, "_cancelled")                                                                                     \
     S(str_run, "_run")                                                                                                 \
-    S(str_scheduled, "_scheduled") S(str_context, "context") S(str_loop, "loop") S(str_name, "name")                   \
-        S(str_task, "Task") S(str_future, "Future") S(str_select, "select") S(str_process_events, "_process_events")   \
-            S(str_run_once, "_run_once") S(str_time, "time") S(str_call_exception_handler, "call_exception_handler")   \
-                S(str_call_at, "call_at") S(str_check_thread, "_check_thread")                                         \
-                    S(str_check_callback, "_check_callback") S(str_callback, "callback") S(str_delay, "delay")         \
-                        S(str_when, "when")
+    S(str_scheduled, "_scheduled")                                                                                     \
+    S(str_context, "context") S(str_loop, "loop") S(str_name, "name") S(str_task, "Task") S(str_future, "Future")      \
+        S(str_select, "select") S(str_process_events, "_process_events") S(str_run_once, "_run_once")                  \
+            S(str_time, "time") S(str_call_exception_handler, "call_exception_handler") S(str_call_at, "call_at")      \
+                S(str_check_thread, "_check_thread") S(str_check_callback, "_check_callback")                          \
+                    S(str_callback, "callback") S(str_delay, "delay") S(str_when, "when")
 
 #define LOOP_OBJECTS(O)                                                                                                \
     O(loop_type)                                                                                                       \
     O(handle_type)                                                                                                     \
-    O(timer_handle_type) O(ready_type) O(asyncio_handle) O(asyncio_timer_handle) O(tasks) O(futures)                   \
-        O(format_callback) O(kw_debug) O(kw_loop)
+    O(timer_handle_type)                                                                                               \
+    O(ready_type) O(asyncio_handle) O(asyncio_timer_handle) O(tasks) O(futures) O(format_callback) O(kw_debug)         \
+        O(kw_loop) O(cancelled_error) O(driver_type) O(kw_eager)
 
 int py_loop_init(PyObject *module, py_state *st)
 {
@@ -371,7 +374,7 @@ int py_loop_init(PyObject *module, py_state *st)
         return -1;
     LOOP_STRINGS(INTERN)
 #undef INTERN
-    if (py_ready_init(module, st) < 0 || py_loop_handle_init(module, st) < 0)
+    if (py_ready_init(module, st) < 0 || py_loop_handle_init(module, st) < 0 || py_driver_init(module, st) < 0)
         return -1;
     part->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     if (part->loop_type == NULL || add_methods(part->loop_type, py_loop_call_methods) < 0 ||
