@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.events
 import selectors
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -67,8 +68,9 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
     def run_forever(self) -> None:
         """Run until stop() is called."""
         self._run_forever_setup()
-        watching = self._watch_signals()
+        watching = False
         try:
+            watching = self._watch_signals()
             self._run_until_stopped()
         finally:
             if watching and not self._signal_handlers:
