@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 PARTS = ("micro", "async_tree", "executor_jobs", "network", "statements")
 LOOPS = ("asyncio", "uvloop", "erlang-native", "erlang-beam")
 QUICK = ["-p", "3", "-n", "3", "-w", "1", "--min-time", "0.05"]
+CHECK = ["-p", "1", "-n", "1", "-w", "0", "-l", "1"]
 FULL = ["-p", "10", "-n", "5", "-w", "1"]
 
 
@@ -68,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", type=lambda names: names.split(","), default=list(PARTS), help=",".join(PARTS))
     parser.add_argument("--only", default="*", help="names of benchmarks, with * and ?")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--check", action="store_true", help="every benchmark once, to see that it runs")
     parser.add_argument("--output", type=Path, default=HERE.parents[1] / "_build" / "bench")
     parser.add_argument("--python", default=plain_python())
     parser.add_argument("--erlpy", default=str(HERE.parents[1] / "priv" / "erlpy"))
@@ -116,9 +118,12 @@ def run_part(part: str, loop: str, args: argparse.Namespace) -> tuple[pyperf.Ben
         name = loop.removesuffix("@erlpy")
         command = [interpreter(loop, args), str(HERE / f"{part}.py"), "--loop", name, "--only", args.only]
         if part == "statements":
-            command += ["-o", str(output)] + ([] if args.full else ["--statements", "20000", "--samples", "3"])
+            size = ("100000", "5") if args.full else ("1000", "1") if args.check else ("20000", "3")
+            command += ["-o", str(output), "--statements", size[0], "--samples", size[1]]
         else:
-            command += ["--append", str(output), "--copy-env", "-q"] + (FULL if args.full else QUICK)
+            command += ["--append", str(output), "--copy-env", "-q"] + (
+                FULL if args.full else CHECK if args.check else QUICK
+            )
         status = subprocess.run(command, cwd=HERE).returncode
         return (pyperf.BenchmarkSuite.load(str(output)) if output.exists() else None), status
 

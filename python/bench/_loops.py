@@ -30,9 +30,10 @@ def loop_factory(name: str) -> LoopFactory:
         case "erlang-native" | "erlang-beam":
             if "_erlang" not in sys.builtin_module_names:
                 raise Unavailable(f"{name} exists only inside the BEAM: run this with priv/erlpy, not {sys.executable}")
-            erlang = importlib.import_module("erlang")
-            backend = name.removeprefix("erlang-")
-            return lambda: erlang.new_event_loop(backend=backend)
+            new_event_loop = importlib.import_module("erlang").new_event_loop
+            if name == "erlang-native":
+                return new_event_loop  # type: ignore[no-any-return]
+            return lambda: new_event_loop(backend="beam")
     raise Unavailable(f"no loop is called {name}: {', '.join(LOOPS)}")
 
 
