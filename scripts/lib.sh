@@ -35,7 +35,7 @@ install_packages() {
 missing_packages() {
     for package in "$@"; do
         dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' || echo "$package"
-    done
+    done | awk '!seen[$0]++'
 }
 
 refresh_packages() {
