@@ -24,7 +24,7 @@ typedef struct {
     PyObject *reader, *writer; /* handles or NULL */
 } py_fd;
 
-enum { PY_LOOP_FREE_HANDLES = 256 };
+enum { PY_LOOP_FREE_HANDLES = 1024 };
 
 struct py_loop {
     PyObject_HEAD py_state *st;
