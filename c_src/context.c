@@ -82,6 +82,7 @@ PY_NIF(context_new_nif)
     context->spin_ns = spin_ns;
     context->max_queue = max_queue;
     context->conv_flags = conv_flags;
+    context->next_deadline = UINT64_MAX;
     pthread_mutex_init(&context->inbox_lock, NULL);
     pthread_mutex_init(&context->take_lock, NULL);
     pthread_mutex_init(&context->pool_lock, NULL);
@@ -112,7 +113,10 @@ void py_context_enter(py_context *context)
     PyObject *main;
     bool mine;
 
-    if (context->main != NULL) {
+    pthread_mutex_lock(&context->take_lock);
+    mine = context->main == NULL;
+    pthread_mutex_unlock(&context->take_lock);
+    if (!mine) {
         return;
     }
     if (context->shares_main) {
@@ -175,12 +179,18 @@ ERL_NIF_TERM py_context_push(py_context *context, py_request *req)
             context->inbox_tail->next = req;
         }
         context->inbox_tail = req;
+        if (req->deadline_ns != 0 && req->deadline_ns < context->next_deadline) {
+            context->next_deadline = req->deadline_ns;
+        }
         atomic_fetch_add(&context->queued, 1);
     }
     pthread_mutex_unlock(&context->inbox_lock);
     if (PY_LIKELY(why == py_atoms.ok)) {
-        py_parker_wake(&context->parker);
-        py_watchdog_waiting();
+        if (py_parker_is_sleeping(&context->parker)) {
+            py_parker_wake_slow(&context->parker);
+        } else {
+            py_watchdog_waiting();
+        }
     }
     return why;
 }
@@ -197,8 +207,10 @@ static void refill(py_context *context)
 py_request *py_context_take(py_context *context, py_worker *w, py_take *take)
 {
     py_request *req = NULL;
+    int in_hand;
 
     pthread_mutex_lock(&context->take_lock);
+    in_hand = w->current == NULL ? 0 : -1;
     take->stopped = w->stop_pending;
     take->leave = w->lost;
     w->stop_pending = false;
@@ -225,11 +237,15 @@ py_request *py_context_take(py_context *context, py_worker *w, py_take *take)
             context->ready = req->next;
             atomic_fetch_sub_explicit(&context->queued, 1, memory_order_relaxed);
             w->current = req;
+            in_hand++;
             atomic_fetch_add_explicit(&context->progress, 1, memory_order_relaxed);
         }
     }
     take->leave = req == NULL && atomic_load(&context->closing);
 done:
+    if (in_hand != 0) {
+        atomic_fetch_add_explicit(&context->running, (unsigned)in_hand, memory_order_relaxed);
+    }
     pthread_mutex_unlock(&context->take_lock);
     return req;
 }
@@ -238,6 +254,9 @@ bool py_context_promote(py_context *context)
 {
     py_worker *w = context->standby;
 
+    if (atomic_load(&context->closing)) {
+        return false;
+    }
     if (w != NULL) {
         context->standby = w->standby_next;
         context->active = w;
@@ -347,6 +366,7 @@ void py_context_close(py_context *context, ErlNifEnv *env)
     }
     context->inbox_head = context->inbox_tail = NULL;
     pthread_mutex_unlock(&context->inbox_lock);
+    context->standby = NULL; /* they leave by themselves */
     for (w = context->workers; w != NULL; w = w->next) {
         if (w->current != NULL) {
             py_context_stop_down_to(context, w, NULL, PY_STOP_STOPPED);

@@ -34,6 +34,7 @@ struct py_context {
 
     pthread_mutex_t inbox_lock;
     py_request *inbox_head, *inbox_tail; /* I */
+    uint64_t next_deadline;              /* I: no request on the queue has an earlier one */
     bool closed;                         /* I */
     _Atomic bool closing;                /* the same, for a look without the lock */
     _Atomic size_t queued;               /* in inbox and ready */
@@ -47,7 +48,7 @@ struct py_context {
     uint64_t watched_progress;   /* what the watchdog saw last; its own */
     bool watched_waiting;        /* the same */
     uint64_t lost_workers;       /* T: written off so far */
-    _Atomic unsigned running;    /* workers with a request in hand */
+    _Atomic unsigned running;    /* workers with a request in hand; written under T */
     py_parker parker;            /* the active worker sleeps here */
 
     pthread_mutex_t pool_lock;

@@ -17,7 +17,7 @@ PY_NIF(context_info_nif)
 { /* (Context) */
     py_context *context;
     py_worker *w;
-    uint64_t now = py_now_ns();
+    uint64_t now;
     ERL_NIF_TERM map = enif_make_new_map(env), running = enif_make_list(env, 0);
 
     (void)argc;
@@ -25,6 +25,7 @@ PY_NIF(context_info_nif)
         return enif_make_badarg(env);
     }
     pthread_mutex_lock(&context->take_lock);
+    now = py_now_ns(); /* after each of them was submitted */
     for (w = context->workers; w != NULL; w = w->next) {
         for (py_request *req = w->current; req != NULL; req = req->under) {
             if (py_request_is_done(req)) {

@@ -10,8 +10,10 @@
 
 #define TICK_NS UINT64_C(1000000)
 #define RELAXED_TICK_NS UINT64_C(10000000)
-#define NUDGE_NS UINT64_C(20000000) /* an interrupt that was swallowed is sent again after this */
-#define SWEEP_NS UINT64_C(20000000) /* how often callers are looked at */
+#define NUDGE_NS                                                                                                       \
+    UINT64_C(100000000) /* an interrupt that was swallowed is sent again after this, then after twice that */
+#define NUDGING_NS UINT64_C(10000000000) /* and so on up to this */
+#define SWEEP_NS UINT64_C(20000000)      /* how often callers are looked at */
 #define IDLE_TICKS 32
 
 _Atomic int py_watchdog_mode = PY_WATCH_IDLE;
@@ -24,13 +26,16 @@ static size_t callers_cap;
 
 void py_watchdog_wake(void) { py_parker_wake(&parker); }
 
+/* `then` may be after `now`, which was taken at the start of the look. */
+static uint64_t since(uint64_t then, uint64_t now) { return now > then ? now - then : 0; }
+
 /* What one look at one context found to be done without its locks. */
 typedef struct {
     py_request *expired; /* taken out of the queue: ours */
 } findings;
 
-/* take_lock held. Takes finished and overdue requests out of a list; returns how many. */
-static size_t expire(py_request **at, uint64_t now, py_request **out)
+/* take_lock held. Takes overdue requests out of a list; returns how many, and the earliest deadline left. */
+static size_t expire(py_request **at, uint64_t now, py_request **out, uint64_t *next)
 {
     py_request *req;
     size_t n = 0;
@@ -42,18 +47,29 @@ static size_t expire(py_request **at, uint64_t now, py_request **out)
             *out = req;
             n++;
         } else {
+            if (req->deadline_ns != 0 && req->deadline_ns < *next) {
+                *next = req->deadline_ns;
+            }
             at = &req->next;
         }
     }
     return n;
 }
 
+/* take_lock held. Takes what is overdue out of the queue; costs nothing while nothing can be. */
 static void expire_queue(py_context *context, uint64_t now, findings *f)
 {
-    size_t n = expire(&context->ready, now, &f->expired);
+    uint64_t next = UINT64_MAX;
+    size_t n;
 
     pthread_mutex_lock(&context->inbox_lock);
-    n += expire(&context->inbox_head, now, &f->expired);
+    if (context->next_deadline > now) {
+        pthread_mutex_unlock(&context->inbox_lock);
+        return;
+    }
+    n = expire(&context->ready, now, &f->expired, &next);
+    n += expire(&context->inbox_head, now, &f->expired, &next);
+    context->next_deadline = next;
     context->inbox_tail = context->inbox_head;
     while (context->inbox_tail != NULL && context->inbox_tail->next != NULL) {
         context->inbox_tail = context->inbox_tail->next;
@@ -95,7 +111,8 @@ static void watch_worker(py_context *context, py_worker *w, uint64_t now)
     req = w->current;
     if (overdue != NULL) {
         py_context_stop_down_to(context, w, overdue, PY_STOP_TIMEOUT);
-    } else if (req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
+    } else if (req->stop_ns != 0 && since(req->nudged_ns, now) >= NUDGE_NS &&
+               since(req->nudged_ns, now) >= req->nudged_ns - req->stop_ns) {
         req->nudged_ns = now;
         py_interp_interrupt(context->interp, context, req->serial);
         py_worker_wake_waiting(w);
@@ -150,12 +167,12 @@ static size_t look_at_workers(py_context *context, uint64_t now)
         out = NULL;
         pthread_mutex_lock(&context->take_lock);
         for (w = context->workers; w != NULL && out == NULL; w = w->next) {
-            if (w->current == NULL || w->lost) {
+            if (w->current == NULL || (w->lost && since(w->current->stop_ns, now) > NUDGING_NS)) {
                 continue;
             }
             running++;
             watch_worker(context, w, now);
-            if (w->current->stop_ns != 0 && now - w->current->stop_ns >= PY_WATCHDOG_GRACE_NS) {
+            if (!w->lost && w->current->stop_ns != 0 && since(w->current->stop_ns, now) >= PY_WATCHDOG_GRACE_NS) {
                 out = write_off(context, w);
             }
         }
@@ -170,8 +187,8 @@ static size_t look_at_workers(py_context *context, uint64_t now)
     return running;
 }
 
-/* Someone waits while nobody moves: another worker, if there may be one; else overdue requests are answered where they
- * are. */
+/* Someone waits while nobody moves: another worker, if there may be one. Overdue requests are answered where they are.
+ */
 static bool look_at_queue(py_context *context, uint64_t now, bool sweep)
 {
     findings f = {0};
@@ -188,9 +205,9 @@ static bool look_at_queue(py_context *context, uint64_t now, bool sweep)
             context->active->stalled = true;
             py_context_promote(context);
         }
-        if (sweep) {
-            expire_queue(context, now, &f);
-        }
+    }
+    if (waiting && sweep) {
+        expire_queue(context, now, &f);
     }
     if (sweep) {
         expire_nested(context, now, &f);

@@ -16,7 +16,7 @@ extern _Atomic int py_watchdog_mode;
 
 void py_watchdog_wake(void);
 
-/* A worker took a request after having slept. */
+/* A worker has a request in hand. */
 static inline void py_watchdog_running(void)
 {
     if (atomic_load_explicit(&py_watchdog_mode, memory_order_acquire) == PY_WATCH_IDLE) {
@@ -24,10 +24,10 @@ static inline void py_watchdog_running(void)
     }
 }
 
-/* A request was put behind a running one. */
+/* A request was put where nobody was asleep to take it, or one was asked to stop. */
 static inline void py_watchdog_waiting(void)
 {
-    if (atomic_load_explicit(&py_watchdog_mode, memory_order_acquire) == PY_WATCH_RELAXED) {
+    if (atomic_load_explicit(&py_watchdog_mode, memory_order_acquire) != PY_WATCH_TICKING) {
         py_watchdog_wake();
     }
 }

@@ -98,6 +98,13 @@ static void worker_run(py_worker *w, py_request *req)
 {
     ERL_NIF_TERM result;
 
+    if (PY_UNLIKELY(req->deadline_ns != 0 &&
+                    (req->deadline_ns <= w->coarse_now || req->deadline_ns <= req->submitted_ns))) {
+        if (py_request_finish(req)) {
+            py_request_reply_stop(req, NULL, PY_STOP_TIMEOUT, false);
+        }
+        return;
+    }
     /* A caller that died while its request waited wants nothing any more. */
     if (PY_UNLIKELY(w->coarse_now > req->submitted_ns + CALLER_CHECK_NS) && !(req->flags & PY_REQ_NO_REPLY) &&
         !enif_is_process_alive(NULL, &req->caller)) {
@@ -107,7 +114,6 @@ static void worker_run(py_worker *w, py_request *req)
     if (!py_request_start(req)) {
         return;
     }
-    atomic_fetch_add_explicit(&w->context->running, 1, memory_order_relaxed);
     if (PY_UNLIKELY(w->depth > MAX_DEPTH)) {
         PyErr_Format(PyExc_RecursionError, "chain %llu is %u nested requests deep on one thread",
                      (unsigned long long)req->chain, w->depth - 1);
@@ -115,7 +121,6 @@ static void worker_run(py_worker *w, py_request *req)
     } else {
         result = py_call_run(w->context, req, req->env);
     }
-    atomic_fetch_sub_explicit(&w->context->running, 1, memory_order_relaxed);
     if (py_request_finish(req)) {
         py_request_reply(req, NULL, req->env, result);
     }
@@ -196,9 +201,9 @@ static void worker_loop(py_worker *w)
             worker_wait_detached(w, take.active);
             PyEval_RestoreThread(w->ts);
             w->coarse_now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);
-            py_watchdog_running();
             continue;
         }
+        py_watchdog_running();
         worker_run(w, req);
         before = req;
         now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);

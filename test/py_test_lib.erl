@@ -58,7 +58,7 @@ fds() ->
 threads() ->
     {ok, Tasks} = file:list_dir("/proc/self/task"),
     Names = [file:read_file(filename:join(["/proc/self/task", T, "comm"])) || T <- Tasks],
-    [binary_to_list(N) || {ok, <<"py_", _/binary>> = N} <- Names].
+    [string:trim(binary_to_list(N)) || {ok, <<"py_", _/binary>> = N} <- Names].
 
 %% Returns when Fun no longer fails. For what announces itself by no message.
 -spec eventually(fun(() -> Result)) -> Result.
@@ -119,8 +119,7 @@ parallel(N, Fun) ->
      || {Pid, Monitor} <- Started
     ].
 
-%% A pipe whose reading end a Python thread can sleep on, in C, until open(): {Block, Open}, two Python functions' source.
-%% Block reads (and so cannot be interrupted), Open lets it go on.
+%% A call that sleeps in C, where nothing can interrupt it, until Release(): reading a pipe. Released from elsewhere.
 -spec blocker(pid()) -> {Call :: {atom(), atom(), [term()]}, Release :: fun(() -> ok)}.
 blocker(Context) ->
     {ok, {Read, Write}} = py:call(Context, os, pipe, []),
@@ -129,9 +128,24 @@ blocker(Context) ->
         fun() ->
             {ok, 1} = py:call(os, write, [Write, {bytes, <<"x">>}]),
             {ok, none} = py:call(os, close, [Write]),
+            %% who reads must have read before its end is closed
+            eventually(fun() -> {ok, 0} = pending(Read) end),
+            {ok, none} = py:call(os, close, [Read]),
             ok
         end
     }.
+
+-spec pending(integer()) -> {ok, integer()} | {error, term()}.
+pending(Fd) ->
+    py:eval(
+        <<"__import__('struct').unpack('i', f.ioctl(fd, t.FIONREAD, b'    '))[0]">>,
+        #{fd => Fd, f => import(fcntl), t => import(termios)}
+    ).
+
+-spec import(atom()) -> py:ref().
+import(Module) ->
+    {ok, Ref} = py:call(importlib, import_module, [Module]),
+    Ref.
 
 %% Waits until the context runs as many requests.
 -spec running({pid(), non_neg_integer()}) -> ok.
