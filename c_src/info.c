@@ -57,6 +57,7 @@ PY_NIF(counters_nif)
     (void)argv;
     put(env, &map, "requests", enif_make_int64(env, atomic_load(&py_requests_live)));
     put(env, &map, "refs", enif_make_int64(env, py_ref_count()));
+    put(env, &map, "pins", enif_make_int64(env, py_ref_pin_count()));
     put(env, &map, "callbacks", enif_make_int64(env, atomic_load(&py_callbacks_live)));
     put(env, &map, "contexts", enif_make_int64(env, atomic_load(&py_contexts_live)));
     return map;

@@ -29,11 +29,13 @@ static PyObject *bitstring_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     if (bits < 0 || bits / 8 + (bits % 8 != 0) != data.len)
         PyErr_Format(PyExc_ValueError, "%zd bits need %zd bytes of data, not %zd", bits,
                      bits < 0 ? (Py_ssize_t)0 : bits / 8 + (bits % 8 != 0), data.len);
-    else
+    else if (bits % 8 == 0)
         bytes = PyBytes_FromStringAndSize(data.buf, data.len);
-    PyBuffer_Release(&data);
-    if (bytes != NULL && bits % 8 != 0)
+    else if ((bytes = PyBytes_FromStringAndSize(NULL, data.len)) != NULL) { /* not the shared bytes of one character */
+        memcpy(PyBytes_AS_STRING(bytes), data.buf, (size_t)data.len);
         PyBytes_AS_STRING(bytes)[bits / 8] &= (char)(0xff << (8 - bits % 8));
+    }
+    PyBuffer_Release(&data);
     return bitstring_make(type, bytes, bits);
 }
 
@@ -165,7 +167,7 @@ static PyObject *improper_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:ImproperList", names, &items, &tail))
         return NULL;
-    if (PyList_Check(tail)) {
+    if (PyList_Check(tail) || Py_IS_TYPE(tail, type)) {
         PyErr_SetString(PyExc_ValueError, "with a list as its tail it would be a proper list");
         return NULL;
     }

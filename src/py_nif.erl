@@ -103,7 +103,7 @@ callback_names(_Names) -> erlang:nif_error(not_loaded).
 -spec cancel(reference(), Silent :: boolean()) -> cancelled | done.
 cancel(_Ref, _Silent) -> erlang:nif_error(not_loaded).
 
--spec counters() -> #{requests := integer(), refs := integer(), contexts := integer(), callbacks := integer()}.
+-spec counters() -> #{requests := integer(), refs := integer(), pins := integer(), contexts := integer(), callbacks := integer()}.
 counters() -> erlang:nif_error(not_loaded).
 
 -spec atom_quota(non_neg_integer()) -> ok.

@@ -36,8 +36,8 @@ stop(Config) ->
     Contexts = proplists:get_value(py_contexts, Config),
     eventually(fun() ->
         _ = [erlang:garbage_collect(P) || P <- processes()],
-        #{requests := Requests, refs := Refs} = py_nif:counters(),
-        {0, 0, Contexts} = {Requests, Refs, contexts()}
+        #{requests := Requests, refs := Refs, pins := Pins} = py_nif:counters(),
+        {0, 0, 0, Contexts} = {Requests, Refs, Pins, contexts()}
     end),
     eventually(fun() -> true = fds() =< Fds + 2 end),
     ok.

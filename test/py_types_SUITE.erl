@@ -45,7 +45,7 @@ groups() ->
     ].
 
 init_per_suite(Config) ->
-    {ok, _} = application:ensure_all_started(erlang_python),
+    Started = py_test_lib:start(Config),
     ok = py:exec(
         "import erlang, _erlang\n"
         "def identity(x): return x\n"
@@ -58,11 +58,11 @@ init_per_suite(Config) ->
         "    x = {}\n"
         "    for _ in range(depth - 1): x = {1: x}\n"
         "    return x\n"),
-    Config.
+    Started.
 
-end_per_suite(_Config) ->
-    {ok, _} = py:gc(),
-    ok = application:stop(erlang_python).
+end_per_suite(Config) ->
+    {ok, _} = py:eval("[globals().pop(n, None) for n in ('target', 'alive', 'wide', 'link', 'x')] and None"),
+    ok = py_test_lib:stop(Config).
 
 %% ---- helpers ----
 
@@ -351,15 +351,7 @@ refs_die(_) ->
     Monitor = monitor(process, Pid),
     Pid ! stop,
     receive {'DOWN', Monitor, _, _, _} -> ok end,
-    ?assertEqual(ok, eventually(fun() -> eval("died") =:= {ok, [1]} end, 200)).
-
-%% Destructors run when the emulator comes to it; each try is a call, which makes room for it.
-eventually(_, 0) -> never;
-eventually(Test, N) ->
-    case Test() of
-        true -> ok;
-        false -> timer:sleep(10), eventually(Test, N - 1)
-    end.
+    py_test_lib:eventually(fun() -> {ok, [1]} = eval("died") end).
 
 large_binaries_are_pinned(_) ->
     ok = py:exec("held = b'\\x80' * 1000000\ntext = 'x' * 1000000"),
@@ -639,7 +631,11 @@ class_objects_are_not_kept(_) ->
         "    cls = type('Fresh', (), {}); alive.add(cls); return cls()\n"),
     [{ok, {py_ref, _, _}} = py:call('__main__', fresh, []) || _ <- lists:seq(1, 500)],
     erlang:garbage_collect(),
-    ?assertEqual(ok, eventually(fun() -> {ok, _} = py:gc(), {ok, N} = eval("len(alive)"), N =< 70 end, 200)).
+    py_test_lib:eventually(fun() ->
+        {ok, _} = py:gc(),
+        {ok, Alive} = eval("len(alive)"),
+        true = Alive =< 70
+    end).
 
 %% ---- properties ----
 
