@@ -8,6 +8,7 @@
     P(types)                                                                                                           \
     P(ref)                                                                                                             \
     P(call)                                                                                                            \
+    P(output)                                                                                                          \
     P(callback)                                                                                                        \
     P(loop)
 

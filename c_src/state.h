@@ -16,6 +16,7 @@
 #include "callback.h"
 #include "exception.h"
 #include "loop.h"
+#include "output.h"
 #include "ref.h"
 #include "types.h"
 
@@ -26,6 +27,7 @@ struct py_state {
     py_exception_part exception;
     py_ref_part ref;
     py_call_part call;
+    py_output_part output;
     py_callback_part callback;
     py_loop_part loop;
 };

@@ -121,6 +121,7 @@ static void worker_run(py_worker *w, py_request *req)
     } else {
         result = py_call_run(w->context, req, req->env);
     }
+    py_output_end(w->context->interp->state, w);
     if (py_request_finish(req)) {
         py_request_reply(req, NULL, req->env, result);
     }

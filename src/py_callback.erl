@@ -51,7 +51,14 @@
 -spec init_table() -> ok.
 init_table() ->
     ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
-    py_nif:callback_names(#{}).
+    %% What the Python package itself calls.
+    true = ets:insert(?MODULE, [
+        {<<"$output">>, {py_output, write}, ok},
+        {<<"$input">>, {py_output, read_line}, ok},
+        {<<"$isatty">>, {py_output, isatty}, ok},
+        {<<"$log">>, {py_logger, log}, ok}
+    ]),
+    publish().
 
 -spec children() -> [supervisor:child_spec()].
 children() ->
@@ -78,6 +85,10 @@ remove(Name) ->
 %% The names that Python can call.
 -spec names() -> [binary()].
 names() ->
+    [Name || Name <- all_names(), binary:first(Name) =/= $$].
+
+-spec all_names() -> [binary()].
+all_names() ->
     lists:sort(ets:select(?MODULE, [{{'$1', '_', '_'}, [], ['$1']}])).
 
 %% The chain of calls this process is part of, `undefined` outside.
@@ -176,7 +187,7 @@ changed({unregister, Name}) ->
 
 -spec publish() -> ok.
 publish() ->
-    py_nif:callback_names(maps:from_list([{Name, true} || Name <- names()])).
+    py_nif:callback_names(maps:from_list([{Name, true} || Name <- all_names()])).
 
 -spec system_continue(pid(), [sys:dbg_opt()], #state{}) -> no_return().
 system_continue(Parent, _Debug, State) ->

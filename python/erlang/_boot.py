@@ -8,14 +8,16 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def boot() -> None:
-    """Prepares the main interpreter; not that of a program of erlpy. Standard input is the shell's."""
-    import io
+    """Prepares the main interpreter; not that of a program of erlpy, which has its own streams."""
     import threading  # the thread that imports it first is its main thread
 
     assert threading.current_thread() is threading.main_thread()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    sys.stdin = io.StringIO()
     sys.argv = [""]
+    from erlang import _io, _logging
+
+    _io.install()
+    _logging.install()
 
 
 def flush() -> None:
