@@ -43,6 +43,8 @@
 -export([gc/1]).
 -export([reload/1]).
 -export([reload/2]).
+-export([configure_logging/0]).
+-export([configure_logging/1]).
 -export([format_error/1]).
 -export([register_function/2]).
 -export([register_function/3]).
@@ -326,6 +328,16 @@ reload(Module) ->
 -spec reload(pid(), name()) -> result().
 reload(Context, Module) ->
     call(Context, 'erlang._admin', reload, [Module]).
+
+%% Lets Python's log records cross from the level of OTP's logger on; see configure_logging/1.
+-spec configure_logging() -> ok | {error, error()}.
+configure_logging() ->
+    py_logger:configure(#{}).
+
+%% Python's records below `level` are dropped before they cross (at the start: below warning).
+-spec configure_logging(py_logger:options()) -> ok | {error, error()}.
+configure_logging(Options) ->
+    py_logger:configure(Options).
 
 %% An error of this module as text: an exception as Python would print it, with its traceback.
 -spec format_error(error() | {error, error()}) -> unicode:chardata().

@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from _erlang import Interrupted
-
 from erlang._calls import ErlangError, apply, call, registered
 from erlang._codec import register_decoder, register_encoder
 from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference

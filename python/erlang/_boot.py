@@ -23,13 +23,12 @@ def boot() -> None:
 def flush() -> None:
     """Runs the atexit callbacks once and flushes the output, as the application stops."""
     import atexit
+    import contextlib
 
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
 
 
 def prepare(paths: list[str], modules: list[str]) -> None:
