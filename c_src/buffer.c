@@ -74,7 +74,7 @@ static void buffer_dealloc(PyObject *obj)
     buffer *self = (buffer *)obj;
 
     PyObject_GC_UnTrack(obj);
-    if (self->env != NULL)
+    if (self->env != NULL && !py_forked)
         enif_free_env(self->env);
     PyBuffer_Release(&self->view);
     type->tp_free(obj);

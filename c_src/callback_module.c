@@ -20,6 +20,9 @@ static void kept_error_free(PyObject *capsule)
 {
     kept_error *kept = PyCapsule_GetPointer(capsule, CAPSULE);
 
+    if (py_forked) {
+        return;
+    }
     enif_free_env(kept->env);
     enif_free(kept);
 }
@@ -178,9 +181,13 @@ static ERL_NIF_TERM chain_term(py_callback *cb, py_request *req, uint64_t until_
 
 static py_callback *new_callback(void)
 {
-    py_callback *cb = py_callback_new();
+    py_callback *cb;
 
-    if (cb == NULL) {
+    if (PY_UNLIKELY(py_forked)) {
+        PyErr_SetString(PyExc_RuntimeError, "a child of os.fork() has no Erlang to call");
+        return NULL;
+    }
+    if ((cb = py_callback_new()) == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "too many calls into Erlang at once");
     }
     return cb;

@@ -60,7 +60,7 @@ PY_NIF(context_new_nif)
     py_interp *interp = py_runtime_interp();
     ErlNifUInt64 spin_ns, max_queue;
     unsigned max_threads, conv_flags;
-    bool started;
+    bool started = true;
     ERL_NIF_TERM term;
 
     (void)argc;
@@ -93,7 +93,11 @@ PY_NIF(context_new_nif)
     enif_self(env, &context->owner);
     py_runtime_remember(context);
     pthread_mutex_lock(&context->take_lock);
-    started = py_worker_start(context);
+    /* A program's `__main__` is held, and a second thread there, only once Erlang calls into it: the watchdog starts
+     * the worker then. */
+    if (!context->shares_main || !py_runtime_is_program()) {
+        started = py_worker_start(context);
+    }
     pthread_mutex_unlock(&context->take_lock);
     if (!started) {
         py_runtime_forget(context);

@@ -2,6 +2,7 @@
 #include "interpreter.h"
 
 #include "context.h"
+#include "program.h"
 #include "state.h"
 #include "worker.h"
 
@@ -127,8 +128,9 @@ static void run_jobs(py_interp *interp)
 static void *janitor_main(void *arg)
 {
     py_interp *interp = arg;
-    PyThreadState *ts = PyThreadState_New(interp->interp);
+    PyThreadState *ts = NULL; /* made when there is something to do: an idle janitor is no thread that Python knows */
 
+    py_program_block_signals();
     for (;;) {
         py_parker_prepare(&interp->parker);
         if (atomic_load(&interp->jobs_pending)) {
@@ -142,6 +144,9 @@ static void *janitor_main(void *arg)
         }
         if (!atomic_load(&interp->jobs_pending) && atomic_load(&interp->drops_pending) == 0) {
             continue;
+        }
+        if (ts == NULL) {
+            ts = PyThreadState_New(interp->interp);
         }
         PyEval_RestoreThread(ts);
         run_jobs(interp);

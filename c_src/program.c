@@ -31,7 +31,19 @@ static struct {
     const char *self;
     int argc;
     char **argv;
+    bool on;
+    sigset_t signals; /* `mask` as a set */
 } program;
+
+const sigset_t *py_program_signal_mask(void) { return program.on ? &program.signals : NULL; }
+
+void py_program_block_signals(void)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
 
 /* ---- the initial thread ---- */
 
@@ -210,20 +222,20 @@ static void restore_descriptors(void)
 /* From here on signals are Python's, on this thread. Those that came while the emulator started arrive now. */
 static void restore_signals(void)
 {
-    sigset_t mask;
     int sig;
 
-    sigemptyset(&mask);
+    sigemptyset(&program.signals);
     for (sig = 1; sig <= 64 && sig < NSIG; sig++) {
         uint64_t bit = UINT64_C(1) << (sig - 1);
         if (sig != SIGKILL && sig != SIGSTOP) {
             signal(sig, (program.ignored & bit) != 0 ? SIG_IGN : SIG_DFL);
         }
         if ((program.mask & bit) != 0) {
-            sigaddset(&mask, sig);
+            sigaddset(&program.signals, sig);
         }
     }
-    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    program.on = true;
+    pthread_sigmask(SIG_SETMASK, &program.signals, NULL);
 }
 
 static bool take_over(void)
@@ -279,6 +291,20 @@ PyStatus py_program_initialize(const char *executable)
     return status;
 }
 
+/* Runs the script erlang/_program.py in a namespace of its own. */
+static int run_script(PyObject *path)
+{
+    static const char code[] = "import _frozen_importlib_external as loading\n"
+                               "loader = loading.SourceFileLoader('erlang._program', path + '/erlang/_program.py')\n"
+                               "exec(loader.get_code('erlang._program'), {'__name__': 'erlang._program'})\n";
+    PyObject *names = Py_BuildValue("{s:O,s:O}", "path", path, "__builtins__", PyEval_GetBuiltins());
+    PyObject *done = names == NULL ? NULL : PyRun_String(code, Py_file_input, names, names);
+
+    Py_XDECREF(names);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 int py_program_boot(const char *python_path)
 {
     PyObject *sys_path = PySys_GetObject("path"), *path = PyUnicode_DecodeFSDefault(python_path);
@@ -288,7 +314,7 @@ int py_program_boot(const char *python_path)
     if (sys_path == NULL || path == NULL || self == NULL) {
         goto done;
     }
-    if (PyList_Append(sys_path, path) < 0 || PySys_SetObject("executable", self) < 0) {
+    if (PyList_Append(sys_path, path) < 0 || PySys_SetObject("executable", self) < 0 || run_script(path) < 0) {
         goto done;
     }
     rc = 0;

@@ -8,6 +8,15 @@
 
 #include "common.h"
 
+#include <signal.h>
+
+/* What threads that run Python start with: in a program the signals that the launcher was started with, since all
+ * threads of the emulator block them; else NULL, what their starter has. */
+const sigset_t *py_program_signal_mask(void);
+
+/* For a thread that never runs the program's code: it takes no signals. */
+void py_program_block_signals(void);
+
 /* Has the initial thread of the process run main(NULL) in place of its sleep. False where it cannot. Once. */
 bool py_program_take_initial_thread(void *(*main)(void *));
 

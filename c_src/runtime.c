@@ -29,14 +29,21 @@ static struct {
     char failure[TEXT_MAX]; /* main thread's: why initialisation failed; it is not tried twice */
 } runtime;
 
+bool py_forked;
+
+static void note_fork(void) { py_forked = true; }
+
 int py_runtime_load(ErlNifEnv *env)
 {
     (void)env;
     pthread_mutex_init(&runtime.lock, NULL);
+    pthread_atfork(NULL, NULL, note_fork);
     py_parker_init(&runtime.parker);
     runtime.jobs_tail = &runtime.jobs;
     return 0;
 }
+
+bool py_runtime_is_program(void) { return runtime.program; }
 
 py_interp *py_runtime_interp(void) { return atomic_load(&runtime.interp); }
 

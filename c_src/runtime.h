@@ -12,6 +12,9 @@ int py_runtime_load(ErlNifEnv *env);
 /* The main interpreter, NULL until it runs. Any thread. */
 py_interp *py_runtime_interp(void);
 
+/* Whether this is a program of priv/erlpy (program.h). Constant once the interpreter runs. Any thread. */
+bool py_runtime_is_program(void);
+
 /* Contexts that have threads. The list keeps what is on it. */
 void py_runtime_remember(py_context *context);
 void py_runtime_forget(py_context *context);

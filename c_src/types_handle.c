@@ -6,7 +6,7 @@ static void handle_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     py_handle *handle = (py_handle *)self;
-    if (handle->env != NULL)
+    if (handle->env != NULL && !py_forked)
         enif_free_env(handle->env);
     type->tp_free(self);
     Py_DECREF(type);

@@ -4,9 +4,13 @@
 #include "call.h"
 #include "context.h"
 #include "interpreter.h"
+#include "program.h"
 #include "runtime.h"
 #include "state.h"
 #include "watchdog.h"
+
+#include <signal.h>
+#include <unistd.h>
 
 #define SPIN_SCORE_MAX 16
 #define CALLER_CHECK_NS UINT64_C(20000000)
@@ -21,6 +25,7 @@ bool py_thread_start(void *(*main)(void *), void *arg, const char *name)
 {
     pthread_attr_t attr;
     pthread_t thread;
+    sigset_t before;
     int rc;
 
     if (pthread_attr_init(&attr) != 0) {
@@ -28,7 +33,9 @@ bool py_thread_start(void *(*main)(void *), void *arg, const char *name)
     }
     pthread_attr_setstacksize(&attr, PY_STACK_BYTES);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, py_program_signal_mask(), &before);
     rc = pthread_create(&thread, &attr, main, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
 #ifdef __linux__
     if (rc == 0) {
@@ -120,6 +127,9 @@ static void worker_run(py_worker *w, py_request *req)
         result = py_call_error(w->context->interp->state, req, req->env);
     } else {
         result = py_call_run(w->context, req, req->env);
+    }
+    if (PY_UNLIKELY(py_forked)) {
+        _exit(0); /* as a thread that forked ends its child */
     }
     py_output_end(w->context->interp->state, w);
     if (py_request_finish(req)) {
