@@ -59,6 +59,7 @@
     A(windows, "windows")                                                                                              \
     A(call, "call")                                                                                                    \
     A(py_call, "py_call")                                                                                              \
+    A(py_send, "py_send")                                                                                              \
     A(py_kill, "py_kill")                                                                                              \
     A(py_chain, "py_chain")                                                                                            \
     A(apply, "apply")                                                                                                  \

@@ -94,8 +94,7 @@ py_callback *py_callback_new(void)
     cb->worker = NULL;
     cb->under = NULL;
     cb->parent = 0;
-    cb->ready = NULL;
-    cb->arg = NULL;
+    cb->notice = NULL;
     atomic_fetch_add_explicit(&py_callbacks_live, 1, memory_order_relaxed);
     return cb;
 }
@@ -134,8 +133,9 @@ static bool claim(py_callback *cb, uint64_t id)
 /* BUSY -> DONE with the result in place. */
 static void finish(py_callback *cb, uint64_t id)
 {
-    if (cb->ready != NULL) {
-        cb->ready(cb);
+    if (cb->notice != NULL) {
+        py_notice_fire(cb->notice);
+        cb->notice = NULL;
         atomic_store(&cb->word, word_of(id, PY_CB_DONE));
     } else {
         atomic_store(&cb->word, word_of(id, PY_CB_DONE));
@@ -197,6 +197,16 @@ bool py_callback_cancel(py_callback *cb)
         enif_send(NULL, &pid, env, enif_make_tuple2(env, py_atoms.py_kill, function));
         enif_free_env(env);
     }
+    return true;
+}
+
+bool py_callback_notify(py_callback *cb, py_notice *notice)
+{
+    if (!claim(cb, cb->id)) {
+        return false;
+    }
+    cb->notice = notice;
+    atomic_store(&cb->word, word_of(cb->id, PY_CB_WAITING));
     return true;
 }
 

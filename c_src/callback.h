@@ -21,6 +21,7 @@
 
 #include "common.h"
 
+#include "notice.h"
 #include "park.h"
 
 enum { PY_CB_FREE, PY_CB_WAITING, PY_CB_BUSY, PY_CB_DONE, PY_CB_CANCELLED };
@@ -38,8 +39,7 @@ struct py_callback {
     py_callback *under; /* the worker's wait below this one */
     uint64_t parent;
     unsigned server;
-    void (*ready)(py_callback *cb); /* instead of waking the parker; called in BUSY, by any thread, detached or not */
-    void *arg;
+    py_notice *notice; /* fired in BUSY instead of waking the parker */
     ErlNifEnv *send_env;
     py_parker parker;
     /* set in BUSY */
@@ -48,6 +48,11 @@ struct py_callback {
     ERL_NIF_TERM result;       /* {ok | bytes, T} | {error, Class, Reason, Stack, Shown} */
     _Atomic unsigned nested;   /* requests queued for this wait; written under take_lock */
 };
+
+/* What is called, with what, in send_env. */
+typedef struct {
+    ERL_NIF_TERM target, args;
+} py_callback_what;
 
 typedef struct {
     PyTypeObject *pending_type;
@@ -74,12 +79,15 @@ bool py_callback_send(py_callback *cb, ERL_NIF_TERM target, ERL_NIF_TERM args, E
  * the answer is there. */
 bool py_callback_cancel(py_callback *cb);
 
+/* Has `notice` fired when the answer comes; false when it is there, and then the notice is still the caller's. */
+bool py_callback_notify(py_callback *cb, py_notice *notice);
+
 static inline int py_callback_state(py_callback *cb)
 {
     return (int)(atomic_load_explicit(&cb->word, memory_order_acquire) & 7);
 }
 
-/* Any server's pid, for messages that are not calls. */
+/* A server's pid, for messages that are not calls. */
 bool py_callback_server(unsigned hint, ErlNifPid *pid);
 
 /* Where a request that descends from the slot `parent` goes: ok (queued for a waiting worker), undefined (the context's
@@ -96,6 +104,24 @@ extern _Atomic long py_callbacks_live;
 /* callback_module.c: attached. The result as an object, or NULL with the error raised. */
 PyObject *py_callback_result(py_state *st, py_callback *cb);
 
+/* A slot with `what` to be called as a message to be sent; NULL with an exception. The call target is a name, an
+ * erlang.Fun or a tuple (operation, ...). */
+py_callback *py_callback_prepare(py_state *st, PyObject *target, PyObject *const *args, Py_ssize_t n,
+                                 py_callback_what *what);
+
+/* Sends it, for what this thread runs; false with an exception. */
+bool py_callback_start(py_state *st, py_callback *cb, const py_callback_what *what, uint64_t until_ns);
+
+/* Raises what a wait that is not DONE stands for. */
+void py_callback_raise(py_state *st, int how);
+
+/* seconds or None to a time of py_now_ns; 0, or -1 with an exception. */
+int py_callback_until(PyObject *timeout, uint64_t *until_ns);
+
+/* callback_pending.c and send.c */
+int py_callback_pending_init(PyObject *module, py_state *st);
+int py_callback_send_init(PyObject *module);
+
 /* {Class, Reason, Stack} as it came from Erlang, when `exc` is an ErlangError that did. */
 bool py_callback_error_term(py_state *st, PyObject *exc, ErlNifEnv *env, ERL_NIF_TERM *out);
 
@@ -104,6 +130,7 @@ enum { PY_WAIT_DONE, PY_WAIT_TIMEOUT, PY_WAIT_STOPPED, PY_WAIT_SIGNAL };
 
 /* Puts the slot on its worker's stack of waits, and takes it off. `w` may be NULL. */
 void py_callback_enter(py_callback *cb, py_worker *w);
+void py_callback_push(py_callback *cb, py_worker *w); /* the same for a slot that waits already: it serves nothing */
 void py_callback_leave(py_callback *cb, py_worker *w);
 
 /* Detaches until the slot is DONE, `until_ns` is past (PY_FOREVER: never) or the worker's request is to stop; serves

@@ -1,4 +1,4 @@
-/* The Python face of callbacks: _erlang.call, apply, is_registered, the call of an Erlang fun. Attached. */
+/* The Python face of callbacks: _erlang.call, is_registered, the call of an Erlang fun, errors. Attached. */
 #include "atoms.h"
 #include "context.h"
 #include "convert.h"
@@ -179,20 +179,6 @@ static ERL_NIF_TERM chain_term(py_callback *cb, py_request *req, uint64_t until_
                             enif_make_uint64(env, deadline), trace);
 }
 
-static py_callback *new_callback(void)
-{
-    py_callback *cb;
-
-    if (PY_UNLIKELY(py_forked)) {
-        PyErr_SetString(PyExc_RuntimeError, "a child of os.fork() has no Erlang to call");
-        return NULL;
-    }
-    if ((cb = py_callback_new()) == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "too many calls into Erlang at once");
-    }
-    return cb;
-}
-
 static void raise_noproc(py_state *st)
 {
     PyObject *type = error_type(st), *exc;
@@ -204,23 +190,97 @@ static void raise_noproc(py_state *st)
     }
 }
 
-/* Calls and waits; takes over `cb`, in whose send_env target and args are. */
-static PyObject *call_and_wait(py_state *st, py_callback *cb, ERL_NIF_TERM target, ERL_NIF_TERM args, uint64_t until_ns)
+/* A name as {Name}, whatever kind of str it is. */
+static int name_target(py_state *st, ErlNifEnv *env, PyObject *name, ERL_NIF_TERM *out)
+{
+    PyObject *text = PyUnicode_FromObject(name);
+    int rc = text == NULL ? -1 : py_py_to_term(st, env, text, 0, out);
+
+    Py_XDECREF(text);
+    *out = rc < 0 ? 0 : enif_make_tuple1(env, *out);
+    return rc;
+}
+
+static int target_term(py_state *st, ErlNifEnv *env, PyObject *what, ERL_NIF_TERM *out)
+{
+    if (PyUnicode_Check(what)) {
+        return name_target(st, env, what, out);
+    }
+    if (Py_IS_TYPE(what, st->types.fun) || PyTuple_CheckExact(what)) {
+        return py_py_to_term(st, env, what, 0, out);
+    }
+    PyErr_Format(PyExc_TypeError, "a registered name or an erlang.Fun is wanted, not %s", Py_TYPE(what)->tp_name);
+    return -1;
+}
+
+py_callback *py_callback_prepare(py_state *st, PyObject *target, PyObject *const *args, Py_ssize_t n,
+                                 py_callback_what *what)
+{
+    py_callback *cb;
+
+    if (PY_UNLIKELY(py_forked)) {
+        PyErr_SetString(PyExc_RuntimeError, "a child of os.fork() has no Erlang to call");
+        return NULL;
+    }
+    if ((cb = py_callback_new()) == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "too many calls into Erlang at once");
+        return NULL;
+    }
+    if (target_term(st, cb->send_env, target, &what->target) < 0 ||
+        args_term(st, cb->send_env, args, n, &what->args) < 0) {
+        py_callback_close(cb);
+        return NULL;
+    }
+    return cb;
+}
+
+/* The request that this thread runs; false with Interrupted set when it is to stop. */
+static bool current_request(py_state *st, py_request **req)
 {
     py_worker *w = py_worker_current();
-    py_request *req = w == NULL ? NULL : w->current;
+
+    *req = w == NULL ? NULL : w->current;
+    if (*req != NULL && atomic_load(&(*req)->stop) != PY_STOP_NONE) {
+        PyErr_SetNone(st->call.interrupted);
+        return false;
+    }
+    return true;
+}
+
+bool py_callback_start(py_state *st, py_callback *cb, const py_callback_what *what, uint64_t until_ns)
+{
+    py_request *req;
+    ERL_NIF_TERM chain, caller;
+
+    if (!current_request(st, &req)) {
+        return false;
+    }
+    chain = chain_term(cb, req, until_ns, &caller);
+    py_callback_open(cb);
+    if (!py_callback_send(cb, what->target, what->args, caller, chain)) {
+        py_callback_cancel(cb);
+        raise_noproc(st);
+        return false;
+    }
+    return true;
+}
+
+/* Calls and waits; takes over `cb`. */
+static PyObject *call_and_wait(py_state *st, py_callback *cb, const py_callback_what *what, uint64_t until_ns)
+{
+    py_worker *w = py_worker_current();
     PyObject *result = NULL;
+    py_request *req;
     ERL_NIF_TERM chain, caller;
     int how;
 
-    if (req != NULL && atomic_load(&req->stop) != PY_STOP_NONE) {
-        PyErr_SetNone(st->call.interrupted);
+    if (!current_request(st, &req)) {
         py_callback_close(cb);
         return NULL;
     }
     chain = chain_term(cb, req, until_ns, &caller);
     py_callback_enter(cb, w);
-    if (!py_callback_send(cb, target, args, caller, chain)) {
+    if (!py_callback_send(cb, what->target, what->args, caller, chain)) {
         py_callback_cancel(cb);
         py_callback_leave(cb, w);
         py_callback_close(cb);
@@ -232,43 +292,32 @@ static PyObject *call_and_wait(py_state *st, py_callback *cb, ERL_NIF_TERM targe
         how = PY_WAIT_DONE; /* it came after all */
     }
     py_callback_leave(cb, w);
-    switch (how) {
-    case PY_WAIT_DONE:
-        result = py_callback_result(st, cb);
-        break;
-    case PY_WAIT_TIMEOUT:
-        PyErr_SetString(PyExc_TimeoutError, "the Erlang function did not answer in time and was killed");
-        break;
-    case PY_WAIT_STOPPED:
-        PyErr_SetNone(st->call.interrupted);
-        break;
-    default: /* a signal handler's exception is set */
-        break;
-    }
+    result = how == PY_WAIT_DONE ? py_callback_result(st, cb) : NULL;
     py_callback_close(cb);
+    if (how != PY_WAIT_DONE) {
+        py_callback_raise(st, how);
+    }
     return result;
 }
 
-/* timeout=: seconds, or None. 0, or -1 with an exception. */
-static int parse_timeout(PyObject *const *values, PyObject *kwnames, uint64_t *until_ns)
+void py_callback_raise(py_state *st, int how)
 {
-    PyObject *value = NULL;
-    Py_ssize_t i, n = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (how == PY_WAIT_TIMEOUT) {
+        PyErr_SetString(PyExc_TimeoutError, "the Erlang function did not answer in time");
+    } else if (how == PY_WAIT_STOPPED) {
+        PyErr_SetNone(st->call.interrupted);
+    } /* else a signal handler raised */
+}
+
+int py_callback_until(PyObject *timeout, uint64_t *until_ns)
+{
     double seconds;
 
     *until_ns = PY_FOREVER;
-    for (i = 0; i < n; i++) {
-        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, i), "timeout") != 0) {
-            PyErr_Format(PyExc_TypeError, "Erlang functions take no keyword arguments: %R",
-                         PyTuple_GET_ITEM(kwnames, i));
-            return -1;
-        }
-        value = values[i];
-    }
-    if (value == NULL || value == Py_None) {
+    if (timeout == NULL || timeout == Py_None) {
         return 0;
     }
-    seconds = PyFloat_AsDouble(value);
+    seconds = PyFloat_AsDouble(timeout);
     if (seconds == -1.0 && PyErr_Occurred()) {
         return -1;
     }
@@ -282,46 +331,29 @@ static int parse_timeout(PyObject *const *values, PyObject *kwnames, uint64_t *u
     return 0;
 }
 
-/* What is called: a name as {Name}, a fun as itself. */
-static int target_term(py_state *st, ErlNifEnv *env, PyObject *what, ERL_NIF_TERM *out)
+/* The one keyword there is. */
+static int parse_timeout(PyObject *const *values, PyObject *kwnames, uint64_t *until_ns)
 {
-    if (Py_IS_TYPE(what, st->types.fun)) {
-        *out = py_types_handle_term(what, env);
-        return 0;
-    }
-    if (!PyUnicode_Check(what)) {
-        PyErr_Format(PyExc_TypeError, "a registered name or an erlang.Fun is wanted, not %s", Py_TYPE(what)->tp_name);
-        return -1;
-    }
-    if (PyUnicode_CheckExact(what)) {
-        if (py_py_to_term(st, env, what, 0, out) < 0) {
+    PyObject *value = NULL;
+    Py_ssize_t i, n = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+
+    for (i = 0; i < n; i++) {
+        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, i), "timeout") != 0) {
+            PyErr_Format(PyExc_TypeError, "Erlang functions take no keyword arguments: %R",
+                         PyTuple_GET_ITEM(kwnames, i));
             return -1;
         }
-    } else { /* an Atom names the same function as its text */
-        PyObject *text = PyUnicode_FromObject(what);
-        int rc = text == NULL ? -1 : py_py_to_term(st, env, text, 0, out);
-        Py_XDECREF(text);
-        if (rc < 0) {
-            return -1;
-        }
+        value = values[i];
     }
-    *out = enif_make_tuple1(env, *out);
-    return 0;
+    return py_callback_until(value, until_ns);
 }
 
-static PyObject *call_target(py_state *st, PyObject *what, PyObject *const *args, Py_ssize_t n, uint64_t until_ns)
+static PyObject *call(py_state *st, PyObject *target, PyObject *const *args, Py_ssize_t n, uint64_t until_ns)
 {
-    py_callback *cb = new_callback();
-    ERL_NIF_TERM target, list;
+    py_callback_what what;
+    py_callback *cb = py_callback_prepare(st, target, args, n, &what);
 
-    if (cb == NULL) {
-        return NULL;
-    }
-    if (target_term(st, cb->send_env, what, &target) < 0 || args_term(st, cb->send_env, args, n, &list) < 0) {
-        py_callback_close(cb);
-        return NULL;
-    }
-    return call_and_wait(st, cb, target, list, until_ns);
+    return cb == NULL ? NULL : call_and_wait(st, cb, &what, until_ns);
 }
 
 static PyObject *module_call(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -335,7 +367,7 @@ static PyObject *module_call(PyObject *module, PyObject *const *args, Py_ssize_t
     if (parse_timeout(args + n, kwnames, &until_ns) < 0) {
         return NULL;
     }
-    return call_target(py_state_of_module(module), args[0], args + 1, n - 1, until_ns);
+    return call(py_state_of_module(module), args[0], args + 1, n - 1, until_ns);
 }
 
 static PyObject *call_fun(py_state *st, PyObject *fun, PyObject *const *args, size_t nargsf, PyObject *kwnames)
@@ -343,61 +375,7 @@ static PyObject *call_fun(py_state *st, PyObject *fun, PyObject *const *args, si
     Py_ssize_t n = PyVectorcall_NARGS(nargsf);
     uint64_t until_ns;
 
-    if (parse_timeout(args + n, kwnames, &until_ns) < 0) {
-        return NULL;
-    }
-    return call_target(st, fun, args, n, until_ns);
-}
-
-/* apply(module, function, args, *, timeout=None) */
-static PyObject *module_apply(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    py_state *st = py_state_of_module(module);
-    py_callback *cb;
-    PyObject *sequence = NULL;
-    ERL_NIF_TERM names[2], list;
-    uint64_t until_ns;
-
-    if (n != 3) {
-        PyErr_SetString(PyExc_TypeError, "apply() takes a module, a function and its arguments");
-        return NULL;
-    }
-    if (!PyUnicode_Check(args[0]) || !PyUnicode_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "module and function must be str");
-        return NULL;
-    }
-    if (parse_timeout(args + n, kwnames, &until_ns) < 0 ||
-        (sequence = PySequence_Fast(args[2], "args must be a sequence")) == NULL) {
-        return NULL;
-    }
-    if ((cb = new_callback()) == NULL || py_py_to_term(st, cb->send_env, args[0], 0, &names[0]) < 0 ||
-        py_py_to_term(st, cb->send_env, args[1], 0, &names[1]) < 0 ||
-        args_term(st, cb->send_env, PySequence_Fast_ITEMS(sequence), PySequence_Fast_GET_SIZE(sequence), &list) < 0) {
-        Py_DECREF(sequence);
-        if (cb != NULL) {
-            py_callback_close(cb);
-        }
-        return NULL;
-    }
-    Py_DECREF(sequence);
-    return call_and_wait(st, cb, enif_make_tuple3(cb->send_env, py_atoms.apply, names[0], names[1]), list, until_ns);
-}
-
-static PyObject *module_internal(PyObject *module, PyObject *const *args, Py_ssize_t n)
-{ /* _internal(operation, *args): what servers do themselves, without a process of its own */
-    py_state *st = py_state_of_module(module);
-    py_callback *cb;
-    ERL_NIF_TERM name, list;
-
-    if (n < 1 || (cb = new_callback()) == NULL) {
-        return n < 1 ? PyErr_Format(PyExc_TypeError, "_internal() needs an operation") : NULL;
-    }
-    if (py_py_to_term(st, cb->send_env, args[0], 0, &name) < 0 ||
-        args_term(st, cb->send_env, args + 1, n - 1, &list) < 0) {
-        py_callback_close(cb);
-        return NULL;
-    }
-    return call_and_wait(st, cb, enif_make_tuple2(cb->send_env, py_atoms.internal, name), list, PY_FOREVER);
+    return parse_timeout(args + n, kwnames, &until_ns) < 0 ? NULL : call(st, fun, args, n, until_ns);
 }
 
 static PyObject *module_is_registered(PyObject *module, PyObject *name)
@@ -410,14 +388,11 @@ static PyObject *module_is_registered(PyObject *module, PyObject *name)
 }
 
 PyDoc_STRVAR(call_doc, "call(name, *args, timeout=None)\n--\n\n"
-                       "Calls a function that Erlang registered, or an erlang.Fun, and waits for its result.");
-PyDoc_STRVAR(apply_doc, "apply(module, function, args, *, timeout=None)\n--\n\n"
-                        "Calls Module:Function of Erlang where the operator allows it.");
+                       "Calls a function that Erlang registered, or an erlang.Fun, and waits for its result.\n\n"
+                       "timeout: in seconds; then the function's process is killed and TimeoutError raised.");
 
 static PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))module_call, METH_FASTCALL | METH_KEYWORDS, call_doc},
-    {"apply", (PyCFunction)(void (*)(void))module_apply, METH_FASTCALL | METH_KEYWORDS, apply_doc},
-    {"_internal", (PyCFunction)(void (*)(void))module_internal, METH_FASTCALL, NULL},
     {"is_registered", module_is_registered, METH_O, NULL},
     {NULL},
 };
@@ -425,7 +400,10 @@ static PyMethodDef methods[] = {
 int py_callback_init(PyObject *module, py_state *st)
 {
     st->types.call_fun = call_fun;
-    return PyModule_AddFunctions(module, methods);
+    return PyModule_AddFunctions(module, methods) < 0 || py_callback_pending_init(module, st) < 0 ||
+                   py_callback_send_init(module) < 0
+               ? -1
+               : 0;
 }
 
 int py_callback_traverse(py_state *st, visitproc visit, void *arg)

@@ -15,18 +15,23 @@
 
 static _Atomic int spinners;
 
+void py_callback_push(py_callback *cb, py_worker *w)
+{
+    if (w != NULL) {
+        pthread_mutex_lock(&w->context->take_lock);
+        cb->under = w->waiting;
+        w->waiting = cb;
+        pthread_mutex_unlock(&w->context->take_lock);
+    }
+}
+
 void py_callback_enter(py_callback *cb, py_worker *w)
 {
-    if (w == NULL) {
-        py_callback_open(cb);
-        return;
+    if (w != NULL) {
+        cb->worker = w;
+        cb->context = w->context;
     }
-    cb->worker = w;
-    cb->context = w->context;
-    pthread_mutex_lock(&w->context->take_lock);
-    cb->under = w->waiting;
-    w->waiting = cb;
-    pthread_mutex_unlock(&w->context->take_lock);
+    py_callback_push(cb, w);
     py_callback_open(cb);
 }
 

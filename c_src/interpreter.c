@@ -6,11 +6,12 @@
 #include "state.h"
 #include "worker.h"
 
-struct py_janitor_job {
-    py_janitor_job *next;
+typedef struct {
+    py_interp_job job;
+    py_interp *interp;
     py_context *context; /* kept */
     uint64_t serial;
-};
+} interrupt_job;
 
 #define DROP_DELAY_NS UINT64_C(2000000)
 
@@ -73,19 +74,12 @@ void py_interp_run_drops(py_interp *interp)
     enif_free(drops);
 }
 
-void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial)
+void py_interp_run_later(py_interp *interp, py_interp_job *job)
 {
-    py_janitor_job *job = enif_alloc(sizeof *job);
-
-    if (job == NULL) {
-        return; /* the watchdog asks again */
-    }
-    enif_keep_resource(context);
-    job->context = context;
-    job->serial = serial;
+    job->next = NULL;
     pthread_mutex_lock(&interp->jobs_lock);
-    job->next = interp->jobs;
-    interp->jobs = job;
+    *interp->jobs_tail = job;
+    interp->jobs_tail = &job->next;
     atomic_store(&interp->jobs_pending, true);
     pthread_mutex_unlock(&interp->jobs_lock);
     py_parker_wake(&interp->parker);
@@ -93,35 +87,54 @@ void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial
 
 /* Attached. take_lock makes "this worker runs this request" and "its thread gets the exception" one step; the worker
  * looks at stop_pending under the same lock before it takes the next request. */
-static void send_interrupt(py_interp *interp, py_context *context, uint64_t serial)
+static void interrupt_run(py_interp_job *job)
 {
+    interrupt_job *interrupt = (interrupt_job *)job;
+    py_context *context = interrupt->context;
     py_worker *w;
 
     pthread_mutex_lock(&context->take_lock);
     for (w = context->workers; w != NULL; w = w->next) {
-        if (w->current != NULL && w->current->serial == serial) { /* the one on top: those below look when it is gone */
+        /* the one on top: those below look when it is gone */
+        if (w->current != NULL && w->current->serial == interrupt->serial) {
             w->stop_pending = true;
-            PyThreadState_SetAsyncExc(w->thread_id, interp->state->call.interrupted);
+            PyThreadState_SetAsyncExc(w->thread_id, interrupt->interp->state->call.interrupted);
             break;
         }
     }
     pthread_mutex_unlock(&context->take_lock);
+    enif_release_resource(context);
+    enif_free(interrupt);
+}
+
+void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial)
+{
+    interrupt_job *interrupt = enif_alloc(sizeof *interrupt);
+
+    if (interrupt == NULL) {
+        return; /* the watchdog asks again */
+    }
+    enif_keep_resource(context);
+    interrupt->job.run = interrupt_run;
+    interrupt->interp = interp;
+    interrupt->context = context;
+    interrupt->serial = serial;
+    py_interp_run_later(interp, &interrupt->job);
 }
 
 static void run_jobs(py_interp *interp)
 {
-    py_janitor_job *job, *jobs;
+    py_interp_job *job, *jobs;
 
     pthread_mutex_lock(&interp->jobs_lock);
     jobs = interp->jobs;
     interp->jobs = NULL;
+    interp->jobs_tail = &interp->jobs;
     atomic_store(&interp->jobs_pending, false);
     pthread_mutex_unlock(&interp->jobs_lock);
     while ((job = jobs) != NULL) {
         jobs = job->next;
-        send_interrupt(interp, job->context, job->serial);
-        enif_release_resource(job->context);
-        enif_free(job);
+        job->run(job);
     }
 }
 
@@ -172,6 +185,7 @@ py_interp *py_interp_new(py_state *state)
     interp->state = state;
     pthread_mutex_init(&interp->drop_lock, NULL);
     pthread_mutex_init(&interp->jobs_lock, NULL);
+    interp->jobs_tail = &interp->jobs;
     py_parker_init(&interp->parker);
     state->interp = interp;
     if (!py_thread_start(janitor_main, interp, "py_janitor")) {

@@ -10,7 +10,11 @@
 
 #include "park.h"
 
-typedef struct py_janitor_job py_janitor_job;
+/* Something for the janitor to do; embed it in a struct of your own. */
+typedef struct py_interp_job {
+    struct py_interp_job *next;
+    void (*run)(struct py_interp_job *job); /* attached; owns the job; leaves no exception */
+} py_interp_job;
 
 struct py_interp {
     _Atomic long refcount;
@@ -25,7 +29,7 @@ struct py_interp {
     _Atomic size_t drops_pending; /* a cheap look before taking the lock */
 
     pthread_mutex_t jobs_lock;
-    py_janitor_job *jobs;
+    py_interp_job *jobs, **jobs_tail;
     _Atomic bool jobs_pending;
     py_parker parker;
 };
@@ -41,6 +45,9 @@ void py_interp_drop_later(py_interp *interp, PyObject *obj);
 
 /* Drops what was left. Attached to that interpreter. */
 void py_interp_run_drops(py_interp *interp);
+
+/* Has `job` run by the janitor, after the jobs before it. Any thread. */
+void py_interp_run_later(py_interp *interp, py_interp_job *job);
 
 /* Has the request `serial` of `context` interrupted, if it still runs when the janitor gets there. Any thread. */
 void py_interp_interrupt(py_interp *interp, py_context *context, uint64_t serial);

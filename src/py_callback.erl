@@ -12,6 +12,7 @@
 -export([system_terminate/4]).
 -export([system_code_change/4]).
 -export([run/5]).
+-export([watch/2]).
 
 -export([init_table/0]).
 -export([children/0]).
@@ -34,12 +35,16 @@
     | {error, error | exit | throw, term(), list(), {Text :: unicode:unicode_binary(), [frame()]} | undefined}.
 -type target() ::
     {Name :: binary()}
+    | {monitor, pid() | atom() | {atom(), node()}}
+    | {down, Watcher :: pid()}
     | target_fun()
     | {apply, module() | binary(), atom() | binary()}
     | {internal, Operation :: binary()}.
 
 -define(CHAIN, '$py_chain').
 -define(MAX_SERVERS, 16).
+%% Between a monitor and the wait for it, which come in one breath.
+-define(WATCH_MS, 60000).
 
 -record(state, {
     parent :: pid(),
@@ -161,6 +166,17 @@ loop(#state{parent = Parent} = State) ->
 start(Id, {internal, Operation}, Args, _Caller, _Chain) ->
     _ = py_nif:callback_reply(Id, guarded(fun() -> {ok, py_state:operation(Operation, Args)} end)),
     ok;
+start(Id, {down, Watcher}, _Args, _Caller, _Chain) ->
+    _ = py_nif:callback_begin(Id, Watcher),
+    Watcher ! {py_down, Id},
+    %% One that is dead already will not say so again.
+    case is_process_alive(Watcher) of
+        true -> ok;
+        false -> _ = py_nif:callback_down(Watcher, failure(exit, killed, [])), ok
+    end;
+start(Id, {monitor, Process}, _Args, _Caller, _Chain) ->
+    _ = py_nif:callback_begin(Id, spawn_link(?MODULE, watch, [Id, Process])),
+    ok;
 start(Id, Target, Args, Caller, Chain) ->
     Pid = spawn_link(?MODULE, run, [Id, Target, Args, Caller, Chain]),
     case py_nif:callback_begin(Id, Pid) of
@@ -263,6 +279,19 @@ existing(Name) ->
     catch
         error:badarg -> undefined
     end.
+
+%% A monitor of Python's: this process holds it, says so, and answers when the other one ends. Killing it demonitors.
+-spec watch(non_neg_integer(), pid() | atom() | {atom(), node()}) -> boolean().
+watch(Id, Process) ->
+    Ref = monitor(process, Process),
+    py_nif:callback_reply(Id, {ok, self()}) andalso
+        receive
+            {py_down, DownId} ->
+                receive
+                    {'DOWN', Ref, process, _, Reason} -> py_nif:callback_reply(DownId, {ok, Reason})
+                end
+        after ?WATCH_MS -> false
+        end.
 
 %% ---- errors ----
 

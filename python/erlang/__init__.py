@@ -6,8 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from _erlang import Interrupted
-from erlang._calls import ErlangError, apply, call, registered
+from erlang._calls import (
+    ErlangError,
+    Monitor,
+    apply,
+    async_call,
+    call,
+    demonitor,
+    monitor,
+    registered,
+    self,
+    send,
+    whereis,
+)
 from erlang._codec import register_decoder, register_encoder
+from erlang._state import state_decr, state_delete, state_get, state_incr, state_keys, state_set
 from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference
 
 if TYPE_CHECKING:
@@ -26,20 +39,33 @@ __all__ = [
     "Fun",
     "ImproperList",
     "Interrupted",
+    "Monitor",
     "Pid",
     "Port",
     "Reference",
     "ShutdownReport",
     "TaskTracker",
     "apply",
+    "async_call",
     "call",
+    "demonitor",
     "execute_concurrent",
     "execute_concurrent_async",
     "install",
+    "monitor",
     "new_event_loop",
     "register_decoder",
     "register_encoder",
     "run",
+    "self",
+    "send",
+    "state_decr",
+    "state_delete",
+    "state_get",
+    "state_incr",
+    "state_keys",
+    "state_set",
+    "whereis",
 ]
 
 # What needs asyncio is imported when it is first asked for: a context that only computes does without.
