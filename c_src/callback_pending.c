@@ -48,7 +48,7 @@ static bool give_up(pending *self)
     py_notice *notice;
     bool cancelled;
 
-    if (cb == NULL) {
+    if (cb == NULL || py_forked) {
         return false;
     }
     self->cb = NULL;

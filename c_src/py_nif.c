@@ -11,15 +11,24 @@
 #include "types.h"
 
 static ErlNifFunc functions[] = {
-    {"runtime_start", 2, runtime_start_nif, 0},     {"runtime_flush", 1, runtime_flush_nif, 0},
-    {"program_run", 0, program_run_nif, 0},         {"context_new", 5, context_new_nif, 0},
-    {"context_close", 1, context_close_nif, 0},     {"context_interrupt", 1, context_interrupt_nif, 0},
-    {"context_info", 1, context_info_nif, 0},       {"submit", 9, submit_nif, 0},
-    {"submit_nested", 10, submit_nested_nif, 0},    {"cancel", 2, cancel_nif, 0},
-    {"callback_server", 2, callback_server_nif, 0}, {"callback_begin", 2, callback_begin_nif, 0},
-    {"callback_reply", 2, callback_reply_nif, 0},   {"callback_down", 2, callback_down_nif, 0},
-    {"callback_names", 1, callback_names_nif, 0},   {"counters", 0, counters_nif, 0},
-    {"atom_quota", 1, atom_quota_nif, 0},           {"python_version", 0, python_version_nif, 0},
+    {"runtime_start", 2, runtime_start_nif, 0},
+    {"runtime_flush", 1, runtime_flush_nif, 0},
+    {"program_run", 0, program_run_nif, 0},
+    {"context_new", 5, context_new_nif, 0},
+    {"context_close", 1, context_close_nif, 0},
+    {"context_interrupt", 1, context_interrupt_nif, 0},
+    {"context_info", 1, context_info_nif, 0},
+    {"submit", 9, submit_nif, 0},
+    {"submit_nested", 10, submit_nested_nif, 0},
+    {"cancel", 2, cancel_nif, 0},
+    {"callback_server", 2, callback_server_nif, 0},
+    {"callback_begin", 2, callback_begin_nif, 0},
+    {"callback_reply", 2, callback_reply_nif, 0},
+    {"callback_down", 2, callback_down_nif, 0},
+    {"callback_names", 1, callback_names_nif, 0},
+    {"counters", 0, counters_nif, 0},
+    {"atom_quota", 1, atom_quota_nif, 0},
+    {"python_version", 0, python_version_nif, 0},
     {"build_python", 0, build_python_nif, 0},
 };
 
