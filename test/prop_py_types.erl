@@ -1,4 +1,4 @@
-%% Round trips of random terms. Needs PropEr's modules; its header, which Debian has in a package of its own, it does not.
+%% Round trips of random terms. Needs PropEr's modules, not its header, which Debian has in a package of its own.
 -module(prop_py_types).
 
 -ifdef(HAVE_PROPER).
@@ -25,7 +25,8 @@ prop_round_trip() ->
 
 %% And with every binary as bytes.
 prop_as_bytes() ->
-    ?FORALL(T, crossing(), collides(T) orelse py:call('__main__', identity, [T], #{}, #{binaries => bytes}) =:= {ok, T}).
+    Options = #{binaries => bytes},
+    ?FORALL(T, crossing(), collides(T) orelse py:call('__main__', identity, [T], #{}, Options) =:= {ok, T}).
 
 %% Python holds equal what Erlang holds identical.
 prop_equality() ->
@@ -73,7 +74,8 @@ crossing() -> ?SIZED(Size, crossing(Size)).
 
 crossing(0) ->
     oneof([
-        integer(), big(), proper_types:float(), text(), binary(), proper_types:bitstring(), boolean(), none, atom_text(),
+        integer(), big(), proper_types:float(), text(), binary(), proper_types:bitstring(), boolean(), none,
+        atom_text(),
         exactly(self()), exactly(make_ref()), exactly(fun lists:map/2), exactly([]), exactly(#{}), exactly({})
     ]);
 crossing(Size) ->
@@ -94,8 +96,14 @@ plain_key() -> oneof([integer(), big(), proper_types:float(), text(), binary(), 
 
 big() -> ?LET({Bytes, Sign}, {binary(40), oneof([1, -1])}, Sign * binary:decode_unsigned(Bytes)).
 
-text() -> ?LET(Points, list(oneof([proper_types:integer(0, 127), proper_types:integer(128, 16#D7FF), proper_types:integer(16#E000, 16#10FFFF)])),
-    unicode:characters_to_binary(Points)).
+text() -> ?LET(Points, list(point()), unicode:characters_to_binary(Points)).
+
+point() ->
+    oneof([
+        proper_types:integer(0, 127),
+        proper_types:integer(128, 16#D7FF),
+        proper_types:integer(16#E000, 16#10FFFF)
+    ]).
 
 %% A bounded set: random tests must not fill the atom table.
 atom_text() -> oneof([a, b, 'A b', 'é', '日本', '', error, ok, 'None', 'True']).
