@@ -4,9 +4,10 @@
     executor_job_foreground    TaskTracker.add_executor_job from a tracked task
     executor_job_background    the same from a background task
     ..._set, ..._attribute     the kind told by membership in the tracker's sets, or by a mark on the task
-    tell_...                   only the telling, with 1,000 tasks of each kind alive
+    ..._cpu                    the CPU time of the whole process, instead of the time on the clock
+    tell_...                   only the telling, with 1,000 tasks of each kind alive (CPU time)
     statement_...              1,000 statements that do nothing but suspend once: what the window around them costs
-    completion_callback        what a driver's thread pays in execute_concurrent for a finished statement
+    completion_callback        what a driver's thread pays in execute_concurrent for a finished statement (CPU time)
 
 A job does nothing; 100 are under way at once, as in an application that reads many small files.
 """
@@ -17,7 +18,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 from _suite import Suite, erlang_sources
@@ -28,6 +29,7 @@ from _erlang_modules import erlang_module  # noqa: E402
 TaskTracker: Any = erlang_module("_tasks").TaskTracker
 executor: Any = erlang_module("_executor")
 
+Clock = Callable[[], float]
 BATCH = 100
 STATEMENTS = 1000
 
@@ -47,18 +49,18 @@ class MarkingTracker(TaskTracker):  # type: ignore[misc]
         return background if getattr(task, "background_of", None) is self else tracked
 
 
-async def jobs(new_tracker: Callable[[], Any] | None, background: bool, loops: int) -> float:
+async def jobs(new_tracker: Callable[[], Any] | None, background: bool, clock: Clock, loops: int) -> float:
     loop = asyncio.get_running_loop()
     tracker = None if new_tracker is None else new_tracker()
 
     async def batches() -> float:
-        started = perf_counter()
+        started = clock()
         for _ in range(loops):
             if tracker is None:
                 await asyncio.gather(*[loop.run_in_executor(None, _nothing) for _ in range(BATCH)])
             else:
                 await asyncio.gather(*[tracker.add_executor_job(_nothing) for _ in range(BATCH)])
-        return perf_counter() - started
+        return clock() - started
 
     if tracker is None:
         return await batches()
@@ -76,10 +78,10 @@ async def tell(new_tracker: Callable[[], Any], background: bool, loops: int) -> 
 
     async def measure() -> float:
         bucket_of_current = tracker._bucket_of_current
-        started = perf_counter()
+        started = thread_time()
         for _ in range(loops):
             bucket_of_current()
-        return perf_counter() - started
+        return thread_time() - started
 
     create = tracker.create_background_task if background else tracker.create_task
     elapsed: float = await create(measure())
@@ -114,10 +116,10 @@ def completion_callback(loops: int) -> float:
     callback = partial(completions.put, 1, None)
     elapsed = 0.0
     for _ in range(loops):
-        started = perf_counter()
+        started = thread_time()
         for _ in range(BATCH):
             callback(future)
-        elapsed += perf_counter() - started
+        elapsed += thread_time() - started
         completions.take(BATCH, None)
     return elapsed
 
@@ -128,10 +130,13 @@ def _nothing() -> None:
 
 def main() -> None:
     suite = Suite(__doc__)
-    suite.add("executor_job_bare", partial(jobs, None, False), inner_loops=BATCH)
+    for suffix, clock in (("", perf_counter), ("_cpu", process_time)):
+        suite.add(f"executor_job_bare{suffix}", partial(jobs, None, False, clock), inner_loops=BATCH)
     for how, tracker in (("set", TaskTracker), ("attribute", MarkingTracker)):
         for kind, background in (("foreground", False), ("background", True)):
-            suite.add(f"executor_job_{kind}_{how}", partial(jobs, tracker, background), inner_loops=BATCH)
+            for suffix, clock in (("", perf_counter), ("_cpu", process_time)):
+                name = f"executor_job_{kind}_{how}{suffix}"
+                suite.add(name, partial(jobs, tracker, background, clock), inner_loops=BATCH)
             suite.add(f"tell_{kind}_{how}", partial(tell, tracker, background))
     suite.add("statement_gather_semaphore", statements_by_semaphore, inner_loops=STATEMENTS)
     suite.add("statement_execute_concurrent_async", statements_by_window, inner_loops=STATEMENTS)
