@@ -11,7 +11,7 @@ start_link() ->
 
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
-    ok = py_context:init_table(),
+    ok = py_context_registry:init_table(),
     ok = py_callback:init_table(),
     ok = py_state:init_table(),
     Default = maps:merge(
@@ -19,6 +19,7 @@ init([]) ->
         application:get_env(erlang_python, default_context, #{})
     ),
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, py_callback:children() ++ [
+        #{id => py_context_registry, start => {py_context_registry, start_link, []}},
         #{id => py_context_sup, start => {py_context_sup, start_link, []}, type => supervisor},
         #{id => default_context, start => {py_context, start_link, [Default]}, shutdown => 5000}
     ]}}.

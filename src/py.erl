@@ -414,6 +414,7 @@ admin(Function, Args) ->
         undefined ->
             case py_context:start(#{name => admin, spin_us => 0}) of
                 {ok, Context} -> call(Context, 'erlang._admin', Function, Args);
+                {error, {already_started, Context}} -> call(Context, 'erlang._admin', Function, Args);
                 {error, _} -> {error, noproc}
             end;
         Context ->

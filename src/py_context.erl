@@ -13,11 +13,11 @@
 -export([find/1]).
 -export([lookup/1]).
 -export([default/0]).
--export([init_table/0]).
 
 -export([init/1]).
 -export([handle_call/3]).
 -export([handle_cast/2]).
+-export([handle_info/2]).
 -export([terminate/2]).
 
 -export_type([options/0]).
@@ -37,7 +37,6 @@
 %% beyond it {error, overloaded}, default 100000. binaries: bytes makes every binary `bytes`. sys_path: put in front of
 %% sys.path. preload: modules imported before the context is ready.
 
--define(DEFAULT_KEY, {?MODULE, default}).
 -define(PRELOAD_MS, 60000).
 -define(INFINITE_QUEUE, 16#ffffffffffffffff).
 
@@ -72,39 +71,31 @@ stop(Context) ->
 %% What it is doing; see py:info/0.
 -spec info(pid()) -> #{atom() => term()} | undefined.
 info(Context) ->
-    case ets:lookup(?MODULE, Context) of
-        [{_, Handle, Name}] -> (py_nif:context_info(Handle))#{name => Name, pid => Context};
-        [] -> undefined
+    case py_context_registry:lookup(Context) of
+        {ok, Handle, Name} -> (py_nif:context_info(Handle))#{name => Name, pid => Context};
+        error -> undefined
     end.
 
 -spec list() -> [pid()].
 list() ->
-    ets:select(?MODULE, [{{'$1', '_', '_'}, [], ['$1']}]).
+    py_context_registry:list().
 
 %% The context of that name.
 -spec find(atom()) -> pid() | undefined.
 find(Name) ->
-    case ets:select(?MODULE, [{{'$1', '_', Name}, [], ['$1']}], 1) of
-        {[Pid | _], _} -> Pid;
-        '$end_of_table' -> undefined
-    end.
+    py_context_registry:find(Name).
 
 -spec lookup(pid()) -> {ok, py_nif:context()} | error.
 lookup(Context) ->
-    case ets:lookup(?MODULE, Context) of
-        [{_, Handle, _}] -> {ok, Handle};
-        [] -> error
+    case py_context_registry:lookup(Context) of
+        {ok, Handle, _} -> {ok, Handle};
+        error -> error
     end.
 
-%% The default context, from where every call can have it at once.
+%% The default context.
 -spec default() -> {pid(), py_nif:context()} | undefined.
 default() ->
-    persistent_term:get(?DEFAULT_KEY, undefined).
-
--spec init_table() -> ok.
-init_table() ->
-    ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
-    ok.
+    py_context_registry:default().
 
 -spec init(options()) -> {ok, #state{}} | {stop, term()}.
 init(Options) ->
@@ -127,16 +118,21 @@ handle_call(_Call, _From, State) ->
 handle_cast(_Cast, State) ->
     {noreply, State}.
 
+%% Exits are trapped for terminate/2 alone: those of linked processes end a context as they end any process.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+handle_info({'EXIT', _From, Reason}, State) when Reason =/= normal ->
+    {stop, Reason, State};
+handle_info(_Info, State) ->
+    {noreply, State}.
+
 -spec terminate(term(), #state{}) -> ok.
 terminate(_Reason, #state{handle = Handle}) ->
-    true = ets:delete(?MODULE, self()),
-    case default() of
-        {Pid, _} when Pid =:= self() -> _ = persistent_term:erase(?DEFAULT_KEY);
-        _ -> ok
-    end,
+    ok = py_context_registry:remove(self()),
     py_nif:context_close(Handle).
 
 -spec parse(options()) -> {boolean(), pos_integer(), non_neg_integer(), pos_integer(), non_neg_integer()}.
+parse(Options) when not is_map(Options) ->
+    throw({bad_option, Options});
 parse(Options) ->
     Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, shares_main],
     case maps:keys(maps:without(Known, Options)) of
@@ -148,6 +144,10 @@ parse(Options) ->
             1 -> 0;
             _ -> 20
         end,
+    IsName = fun(N) -> (is_atom(N) orelse is_binary(N)) end,
+    _ = option(name, Options, undefined, fun erlang:is_atom/1),
+    _ = option(preload, Options, [], fun(Names) -> is_list(Names) andalso lists:all(IsName, Names) end),
+    _ = option(sys_path, Options, [], fun(Paths) -> is_list(Paths) andalso lists:all(fun is_path/1, Paths) end),
     {
         option(shares_main, Options, false, fun erlang:is_boolean/1),
         option(threads, Options, 1, fun(N) -> is_integer(N) andalso N > 0 andalso N =< 65536 end),
@@ -170,25 +170,37 @@ option(Key, Options, Default, Valid) ->
         false -> throw({bad_option, {Key, Value}})
     end.
 
+-spec is_path(term()) -> boolean().
+is_path(Path) ->
+    is_binary(Path) orelse io_lib:printable_unicode_list(Path).
+
 -spec prepare(py_nif:context(), options()) -> {ok, #state{}} | {stop, term()}.
 prepare(Handle, Options) ->
-    Paths = [unicode:characters_to_binary(P) || P <- maps:get(sys_path, Options, [])],
+    Paths = [path(P) || P <- maps:get(sys_path, Options, [])],
     Modules = [py:name(M) || M <- maps:get(preload, Options, [])],
     Prepared =
         case {Paths, Modules} of
             {[], []} -> {ok, none};
             _ -> py:request(Handle, call, 'erlang._boot', prepare, [Paths, Modules], [], ?PRELOAD_MS, 0)
         end,
+    Name = maps:get(name, Options, undefined),
     case Prepared of
-        {ok, _} ->
-            Name = maps:get(name, Options, undefined),
-            true = ets:insert(?MODULE, {self(), Handle, Name}),
-            case Name of
-                default -> persistent_term:put(?DEFAULT_KEY, {self(), Handle});
-                _ -> ok
-            end,
-            {ok, #state{handle = Handle, name = Name}};
-        {error, Reason} ->
-            py_nif:context_close(Handle),
-            {stop, {preload, Reason}}
+        {ok, _} -> enter(Handle, Name);
+        {error, Reason} -> refuse(Handle, {preload, Reason})
     end.
+
+-spec path(file:name_all()) -> binary().
+path(Path) when is_binary(Path) -> Path;
+path(Path) -> unicode:characters_to_binary(Path, unicode, file:native_name_encoding()).
+
+-spec enter(py_nif:context(), atom()) -> {ok, #state{}} | {stop, term()}.
+enter(Handle, Name) ->
+    case py_context_registry:add(Handle, Name) of
+        ok -> {ok, #state{handle = Handle, name = Name}};
+        {error, Reason} -> refuse(Handle, Reason)
+    end.
+
+-spec refuse(py_nif:context(), term()) -> {stop, term()}.
+refuse(Handle, Reason) ->
+    ok = py_nif:context_close(Handle),
+    {stop, Reason}.

@@ -45,8 +45,7 @@ all() ->
         gc_and_memory_stats,
         version_and_info,
         stacks_while_running,
-        unicode_and_long_names,
-        stdout_is_a_file
+        unicode_and_long_names
     ].
 
 init_per_suite(Config) -> py_test_lib:start(Config).
@@ -402,8 +401,3 @@ unicode_and_long_names(_) ->
     Long = binary_to_atom(binary:copy(<<"a">>, 255)),
     {error, {'ModuleNotFoundError', _}} = py:call(Long, Long, []),
     {error, {'UnicodeDecodeError', _}} = py:call(<<255>>, f, []).
-
-stdout_is_a_file(_) ->
-    {ok, none} = py:eval(<<"print('', end='', flush=True)">>),
-    {ok, none} = py:eval(<<"print('', end='', file=__import__('sys').stderr, flush=True)">>),
-    {ok, <<>>} = py:eval(<<"__import__('sys').stdin.read()">>).

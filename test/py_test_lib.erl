@@ -25,10 +25,13 @@ start(Config) ->
     {ok, _} = application:ensure_all_started(erlang_python),
     {ok, _} = py:stacks(), %% starts the context of the administration, which stays
     {ok, _} = py:gc(),
-    [{py_fds, fds()}, {py_contexts, contexts()} | Config].
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, emergency), %% processes are killed by the hundred
+    [{py_fds, fds()}, {py_contexts, length(py_context:list())}, {log_level, Level} | Config].
 
 -spec stop([{atom(), term()}]) -> ok.
 stop(Config) ->
+    ok = logger:set_primary_config(level, proplists:get_value(log_level, Config)),
     {ok, _} = application:ensure_all_started(erlang_python),
     {ok, _} = py:stacks(),
     {ok, _} = py:gc(),
@@ -37,14 +40,11 @@ stop(Config) ->
     eventually(fun() ->
         _ = [erlang:garbage_collect(P) || P <- processes()],
         #{requests := Requests, refs := Refs, pins := Pins} = py_nif:counters(),
-        {0, 0, 0, Contexts} = {Requests, Refs, Pins, contexts()}
+        {0, 0, 0, Contexts} = {Requests, Refs, Pins, length(py_context:list())},
+        #{contexts := Contexts} = py_nif:counters()
     end),
     eventually(fun() -> true = fds() =< Fds + 2 end),
     ok.
-
--spec contexts() -> integer().
-contexts() ->
-    maps:get(contexts, py_nif:counters()).
 
 -spec fds() -> non_neg_integer().
 fds() ->

@@ -31,12 +31,13 @@ def flush() -> None:
             stream.flush()
 
 
-def prepare(paths: list[str], modules: list[str]) -> None:
+def prepare(paths: list[str | bytes], modules: list[str | bytes]) -> None:
     """A context's start: puts `paths` in front of sys.path, in that order, and imports `modules`."""
     import importlib
+    import os
 
-    for path in reversed(paths):
+    for path in map(os.fsdecode, reversed(paths)):
         if path not in sys.path:
             sys.path.insert(0, path)
-    for module in modules:
+    for module in map(os.fsdecode, modules):
         importlib.import_module(module)
