@@ -50,6 +50,7 @@ struct py_poller {
     int dry_looks;
     int64_t last_look;
     bool no_pwait2;
+    pid_t pid;
     py_poll_fd ready[MAX_EVENTS];
     struct epoll_event events[MAX_EVENTS];
 };
@@ -87,6 +88,7 @@ py_poller *py_poller_new(const py_poller_ops *ops, void *arg, int spin_us)
     if (poller == NULL)
         return NULL;
     poller->refcount = 1;
+    poller->pid = getpid();
     poller->ops = ops;
     poller->ops_arg = arg;
     poller->spin_ns = 1000 * (int64_t)(spin_us < 0 ? default_spin_us() : spin_us);
@@ -334,6 +336,15 @@ void py_poller_poll(py_poller *poller, int64_t timeout_ns, py_poll_result *out)
 
 void py_poller_close(py_poller *poller)
 {
+    if (poller->pid != getpid()) {
+        /* A forked child inherits the loop, but neither the posters nor a lock that one of them held. */
+        if (!poller->closed) {
+            poller->closed = true;
+            close(poller->wakefd);
+            close(poller->epfd);
+        }
+        return;
+    }
     pthread_mutex_lock(&poller->lock);
     bool was_closed = poller->closed;
     poller->closed = true;
