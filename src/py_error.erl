@@ -8,7 +8,7 @@
 format({error, Error}) ->
     format(Error);
 format({Class, #{message := Message} = Map}) when is_atom(Class) ->
-    [chain(Map), traceback(Map), last_line(Class, Message, Map), notes(Map), group(Map)];
+    [chain(Map), traceback(Map), last_line(Class, Message, Map), erlang(Map), notes(Map), group(Map)];
 format({Reason, abandoned}) ->
     [format(Reason), "; the code did not stop and its worker was replaced"];
 format(timeout) ->
@@ -64,6 +64,13 @@ last_line(Class, Message, Map) ->
         <<>> -> [Full, $\n];
         _ -> [Full, ": ", Message, $\n]
     end.
+
+%% Where the exception is what an Erlang function raised: its stack.
+-spec erlang(map()) -> unicode:chardata().
+erlang(#{erlang := {Class, Reason, Stack}}) ->
+    indent(erl_error:format_exception(Class, Reason, Stack, #{column => 3}));
+erlang(_) ->
+    "".
 
 -spec notes(map()) -> unicode:chardata().
 notes(#{notes := Notes}) -> [[Note, $\n] || Note <- Notes];
