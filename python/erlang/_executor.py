@@ -20,7 +20,6 @@ import inspect
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
-from concurrent.futures import CancelledError as FutureCancelledError
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -483,10 +482,9 @@ def _outcome(success: bool | None, value: Any) -> tuple[bool, Any]:
     if success is not None:
         return success, value
     try:
-        error = value.exception()
-    except (FutureCancelledError, asyncio.CancelledError) as cancelled:
-        return False, cancelled
-    return (True, value.result()) if error is None else (False, error)
+        return True, value.result()
+    except (Exception, asyncio.CancelledError) as error:
+        return False, error
 
 
 def _put_ready(ready: dict[int, ExecutionResult], batch: list[Outcome]) -> None:
