@@ -70,6 +70,8 @@
     A(internal, "internal")                                                                                            \
     A(not_started, "not_started")                                                                                      \
     A(system_limit, "system_limit")                                                                                    \
+    A(stop, "stop")                                                                                                    \
+    A(gather_failed, "gather_failed")                                                                                  \
     A(done, "done")
 
 typedef struct {

@@ -459,24 +459,31 @@ static int refuse_coroutine(PyObject *result)
     return -1;
 }
 
+PyObject *py_call_value(py_context *context, py_request *req)
+{
+    PyObject *callable, *result = NULL;
+
+    if (PY_UNLIKELY(context->main == NULL)) {
+        return PyErr_NoMemory();
+    }
+    if (req->op != PY_OP_CALL) {
+        return run_source(context, req);
+    }
+    callable = py_call_target(context, req);
+    if (callable != NULL) {
+        result = py_call_apply(context, req, callable);
+        Py_DECREF(callable);
+    }
+    return result;
+}
+
 ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env)
 {
     py_state *st = context->interp->state;
-    PyObject *callable, *result = NULL;
+    PyObject *result = py_call_value(context, req);
     ERL_NIF_TERM term;
     bool failed;
 
-    if (PY_UNLIKELY(context->main == NULL)) {
-        PyErr_NoMemory();
-    } else if (req->op == PY_OP_CALL) {
-        callable = py_call_target(context, req);
-        if (callable != NULL) {
-            result = py_call_apply(context, req, callable);
-            Py_DECREF(callable);
-        }
-    } else {
-        result = run_source(context, req);
-    }
     failed = result == NULL || refuse_coroutine(result) < 0;
     if (!failed && req->op == PY_OP_EXEC) {
         term = py_atoms.ok;

@@ -29,6 +29,9 @@ void py_call_clear(py_state *st);
 /* The reply to `req`, made in `env`: {ok, T}, ok or {error, E}. */
 ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env);
 
+/* What the request calls or evaluates: a new reference, or NULL with an exception. */
+PyObject *py_call_value(py_context *context, py_request *req);
+
 /* The pieces, for whoever runs requests elsewhere (the loop). New references, or NULL with an exception.
  * py_call_target: the callable that the request names. py_call_apply: calls it with the request's arguments. */
 PyObject *py_call_target(py_context *context, py_request *req);

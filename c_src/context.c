@@ -34,6 +34,7 @@ static void context_dtor(ErlNifEnv *env, void *obj)
     py_interp_release(context->interp);
     atomic_fetch_sub(&py_contexts_live, 1);
     py_parker_destroy(&context->parker);
+    py_async_destroy(context);
     pthread_mutex_destroy(&context->inbox_lock);
     pthread_mutex_destroy(&context->take_lock);
     pthread_mutex_destroy(&context->pool_lock);
@@ -87,6 +88,7 @@ PY_NIF(context_new_nif)
     pthread_mutex_init(&context->take_lock, NULL);
     pthread_mutex_init(&context->pool_lock, NULL);
     py_parker_init(&context->parker);
+    py_async_init(context);
     py_interp_keep(interp);
     context->interp = interp;
     atomic_fetch_add(&py_contexts_live, 1);
@@ -161,7 +163,8 @@ void py_context_leave(py_context *context, py_worker *w)
 
 bool py_context_is_busy(py_context *context)
 {
-    return atomic_load(&context->queued) != 0 || atomic_load(&context->running) != 0 || context->watched_waiting ||
+    return atomic_load(&context->async.count) != 0 || atomic_load(&context->queued) != 0 ||
+           atomic_load(&context->running) != 0 || context->watched_waiting ||
            atomic_load_explicit(&context->progress, memory_order_relaxed) != context->watched_progress;
 }
 
@@ -346,6 +349,7 @@ void py_context_stop_running(py_context *context, int stop)
         }
     }
     pthread_mutex_unlock(&context->take_lock);
+    py_async_stop_running(context, stop);
     py_watchdog_waiting();
 }
 
@@ -379,6 +383,7 @@ void py_context_close(py_context *context, ErlNifEnv *env)
     }
     pthread_mutex_unlock(&context->take_lock);
     py_parker_wake(&context->parker);
+    py_async_close(context, env);
     py_watchdog_waiting();
     while ((req = queued) != NULL) {
         queued = req->next;
@@ -470,9 +475,13 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, const ERL_NIF_TERM argv[], const ERL_
     if (flags & PY_REQ_TRACKED) {
         py_request_track(req);
     }
-    why = req->parent == 0 ? py_atoms.undefined : py_callback_route(context, req);
-    if (why == py_atoms.undefined) {
-        why = py_context_push(context, req);
+    if (flags & PY_REQ_LOOP) {
+        why = py_async_push(context, req);
+    } else {
+        why = req->parent == 0 ? py_atoms.undefined : py_callback_route(context, req);
+        if (why == py_atoms.undefined) {
+            why = py_context_push(context, req);
+        }
     }
     if (PY_UNLIKELY(why != py_atoms.ok)) {
         py_request_free(req);

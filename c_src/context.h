@@ -16,6 +16,7 @@
 
 #include "common.h"
 
+#include "async.h"
 #include "park.h"
 #include "request.h"
 
@@ -55,7 +56,9 @@ struct py_context {
     py_request *pool;
     unsigned pool_size;
 
-    _Atomic int threads_alive; /* worker threads that still use this struct */
+    py_async async; /* its loop */
+
+    _Atomic int threads_alive; /* worker and loop threads that still use this struct */
 };
 
 extern ErlNifResourceType *py_context_rtype;

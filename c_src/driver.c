@@ -1,296 +1,482 @@
-/* The Driver type; see driver.h.
+/* Drivers and requests on the loop's thread. See driver.h.
  *
- * An exception ends with `done`, which reports it; the task itself then returns None, as nobody would ever retrieve its
- * exception. Only a cancellation passes on to the task, so that it counts as cancelled. A KeyboardInterrupt or
- * SystemExit of the coroutine is its own end too, not the loop's. */
+ * The driver is what the task runs: its am_send passes each step to the coroutine, within py_async_enter and _leave, so
+ * that a step which does not end can be interrupted. When the coroutine returns or raises the result is sent before the
+ * task knows of it. An exception was delivered to the caller, so the task ends without it: nobody is there to retrieve
+ * it from the task, and asyncio would log it as lost. A cancellation stays one. */
 #include "driver.h"
 
-#include "loop_internal.h"
+#include "async.h"
+#include "atoms.h"
+#include "call.h"
+#include "context.h"
+#include "convert.h"
+#include "gather.h"
+#include "state.h"
+#include "watchdog.h"
+
+#define CALLER_CHECK_NS UINT64_C(20000000)
+#define REQ_OF_EVENT(e) ((py_request *)((char *)(e)-offsetof(py_request, event)))
 
 typedef struct {
-    PyObject_HEAD PyObject *coro;
-    PyObject *iter; /* what is sent to: coro itself, or the iterator of another awaitable */
-    py_loop *loop;  /* strong */
-    py_driver_done done;
-    void *arg;
-} driver;
+    PyObject_HEAD py_state *st;
+    PyObject *coro;
+    PyObject *task;    /* NULL once the coroutine ended; a cycle until then */
+    py_request *req;   /* NULL once its result was delivered */
+    py_gather *gather; /* where to, if not to the caller */
+    unsigned index;
+} py_driver;
 
-static void finish(driver *self, PyObject *result)
+/* ---- results ---- */
+
+ERL_NIF_TERM py_driver_error(py_state *st, py_request *req, ErlNifEnv *env)
 {
-    py_driver_done done = self->done;
-    if (done == NULL)
-        return;
-    self->done = NULL;
-    done(self->arg, result);
+    if (atomic_load(&req->stop) == PY_STOP_NONE && PyErr_ExceptionMatches(st->driver.cancelled_error)) {
+        PyErr_Clear();
+        return py_request_stop_term(env, PY_STOP_CANCELLED, false);
+    }
+    return py_call_error(st, req, env);
 }
 
-/* The exception that is set ends the coroutine: reports it. True if it also ends the task. */
-static bool failed(driver *self)
+/* The value, or for NULL the exception that is set, goes to the caller. The request stays to be retired. */
+static void reply(py_state *st, py_request *req, PyObject *value)
 {
-    PyObject *exc = PyErr_GetRaisedException();
-    bool cancelled = PyErr_GivenExceptionMatches(exc, self->loop->st->loop.cancelled_error);
-    PyErr_SetRaisedException(Py_NewRef(exc));
-    finish(self, NULL);
-    PyErr_Clear();
-    if (cancelled)
+    ERL_NIF_TERM term;
+
+    if (value != NULL && py_py_to_term(st, req->env, value, 0, &term) == 0) {
+        term = enif_make_tuple2(req->env, py_atoms.ok, term);
+    } else {
+        term = py_driver_error(st, req, req->env);
+    }
+    if (py_request_finish(req)) {
+        py_request_reply(req, NULL, req->env, term);
+    }
+}
+
+static void deliver(py_driver *d, PyObject *value)
+{
+    py_request *req = d->req;
+
+    d->req = NULL;
+    if (d->gather != NULL) {
+        py_gather_result(d->gather, d->index, value);
+    } else {
+        reply(d->st, req, value);
+    }
+}
+
+/* ---- the coroutine ---- */
+
+/* Ends a step: whether it was nested in one of the same request, the outer one does what else is to do. */
+static PySendResult end_step(py_driver *d, py_request *before, bool nested, PySendResult status, PyObject **out)
+{
+    py_request *req = d->req;
+    py_async *async = &req->context->async;
+    py_gather *gather = d->gather;
+
+    if (status == PYGEN_NEXT) {
+        if (!nested) {
+            py_async_leave(async, req, before, NULL);
+        }
+        return status;
+    }
+    if (status == PYGEN_ERROR) {
+        PyObject *exc = PyErr_GetRaisedException();
+        bool cancelled = PyErr_GivenExceptionMatches(exc, d->st->driver.cancelled_error);
+
+        PyErr_SetRaisedException(Py_NewRef(exc));
+        deliver(d, NULL);
+        if (cancelled) {
+            PyErr_SetRaisedException(exc);
+        } else {
+            Py_DECREF(exc);
+            *out = Py_NewRef(Py_None);
+            status = PYGEN_RETURN;
+        }
+    } else {
+        deliver(d, *out);
+    }
+    if (!nested) {
+        PyObject *exc = PyErr_GetRaisedException();
+
+        Py_INCREF(d); /* retiring gives up the request's hold on it */
+        Py_CLEAR(d->task);
+        if (gather != NULL) {
+            py_gather_step(gather, before);
+        } else {
+            py_async_retire(async, req, before);
+        }
+        Py_DECREF(d);
         PyErr_SetRaisedException(exc);
-    else
-        Py_DECREF(exc);
-    return cancelled;
+    }
+    return status;
 }
 
-static PySendResult driver_am_send(PyObject *op, PyObject *value, PyObject **result)
+static inline bool begin_step(py_driver *d, py_request **before)
 {
-    driver *self = (driver *)op;
-    if (self->iter == NULL) {
-        *result = NULL;
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse an ended coroutine");
-        return PYGEN_ERROR;
+    py_async *async = &d->req->context->async;
+
+    if (atomic_load_explicit(&async->current, memory_order_relaxed) == d->req) {
+        return true;
     }
-    PySendResult status = PyIter_Send(self->iter, value, result);
-    switch (status) {
-    case PYGEN_RETURN:
-        finish(self, *result);
-        return PYGEN_RETURN;
-    case PYGEN_ERROR:
-        if (failed(self))
-            return PYGEN_ERROR;
-        *result = Py_NewRef(Py_None);
-        return PYGEN_RETURN;
-    case PYGEN_NEXT:
-        break;
-    }
-    return PYGEN_NEXT;
+    *before = py_async_enter(async, d->req);
+    return false;
 }
 
-/* raise StopIteration(value), whatever the value is */
-static PyObject *stop_iteration(PyObject *value)
+static PySendResult driver_send(PyObject *self, PyObject *arg, PyObject **out)
 {
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-    if (stop != NULL)
-        PyErr_SetRaisedException(stop);
-    return NULL;
+    py_driver *d = (py_driver *)self;
+    py_request *before = NULL;
+    bool nested;
+
+    if (PY_UNLIKELY(d->req == NULL)) {
+        return PyIter_Send(d->coro, arg, out);
+    }
+    nested = begin_step(d, &before);
+    PySendResult status = PyIter_Send(d->coro, arg, out);
+    return d->req == NULL ? status : end_step(d, before, nested, status, out);
 }
 
-static PyObject *driver_send(PyObject *op, PyObject *value)
+/* The same for a method's result: NULL with StopIteration is a return. */
+static PyObject *step_by_method(py_driver *d, const char *name, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *result;
-    switch (driver_am_send(op, value, &result)) {
-    case PYGEN_NEXT:
-        return result;
-    case PYGEN_RETURN:
-        stop_iteration(result);
-        Py_DECREF(result);
-        return NULL;
-    case PYGEN_ERROR:
-        break;
-    }
-    return NULL;
-}
+    py_request *before = NULL;
+    PyObject *value = NULL, *method, *stop;
+    PySendResult status;
+    bool open = d->req != NULL, nested = open && begin_step(d, &before);
 
-static PyObject *driver_iternext(PyObject *op) { return driver_send(op, Py_None); }
-
-static PyObject *driver_throw(PyObject *op, PyObject *args)
-{
-    driver *self = (driver *)op;
-    PyObject *method = PyObject_GetAttrString(self->iter != NULL ? self->iter : self->coro, "throw");
-    PyObject *result = NULL;
-
-    if (method != NULL)
-        result = PyObject_CallObject(method, args);
-    else if (PyErr_ExceptionMatches(PyExc_AttributeError) && PyTuple_GET_SIZE(args) > 0) { /* a bare iterator */
-        PyErr_Clear();
-        PyObject *exc = PyTuple_GET_ITEM(args, 0);
-        PyErr_SetObject(PyExceptionInstance_Check(exc) ? PyExceptionInstance_Class(exc) : exc,
-                        PyExceptionInstance_Check(exc) ? exc : NULL);
-    }
+    method = PyObject_GetAttrString(d->coro, name);
+    value = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
     Py_XDECREF(method);
-    if (result != NULL)
-        return result;
-    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        PyObject *stop = PyErr_GetRaisedException();
-        finish(self, ((PyStopIterationObject *)stop)->value);
-        PyErr_SetRaisedException(stop);
-        return NULL;
+    if (!open || d->req == NULL) {
+        return value;
     }
-    return failed(self) ? NULL : stop_iteration(Py_None);
-}
-
-static PyObject *driver_close(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    driver *self = (driver *)op;
-    PyObject *done = NULL, *method = PyObject_GetAttrString(self->iter != NULL ? self->iter : self->coro, "close");
-    if (method == NULL)
-        PyErr_Clear();
-    else if ((done = PyObject_CallNoArgs(method)) == NULL && self->done != NULL)
-        (void)failed(self); /* its clean-up failed: that is how it ended */
-    Py_XDECREF(method);
-    if (self->done != NULL) {
-        PyErr_SetNone(self->loop->st->loop.cancelled_error);
-        finish(self, NULL);
-        PyErr_Clear();
+    if (value != NULL) {
+        status = PYGEN_NEXT;
+    } else if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        stop = PyErr_GetRaisedException();
+        value = Py_NewRef(((PyStopIterationObject *)stop)->value);
+        Py_DECREF(stop);
+        status = PYGEN_RETURN;
+    } else {
+        status = PYGEN_ERROR;
     }
-    if (done == NULL && PyErr_Occurred())
-        return NULL;
-    Py_XDECREF(done);
-    Py_RETURN_NONE;
+    status = end_step(d, before, nested, status, &value);
+    if (status == PYGEN_RETURN) {
+        stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+        Py_CLEAR(value);
+        if (stop != NULL) {
+            PyErr_SetRaisedException(stop);
+        }
+    }
+    return status == PYGEN_NEXT ? value : NULL;
 }
 
-static PyObject *driver_await(PyObject *op) { return Py_NewRef(op); }
-
-/* cr_frame, cr_await, __name__ and the like are the coroutine's. */
-static PyObject *driver_getattro(PyObject *op, PyObject *name)
+static PyObject *driver_send_meth(PyObject *self, PyObject *arg)
 {
-    PyObject *attr = PyObject_GenericGetAttr(op, name);
-    if (attr != NULL || ((driver *)op)->coro == NULL || !PyErr_ExceptionMatches(PyExc_AttributeError))
-        return attr;
-    PyErr_Clear();
-    return PyObject_GetAttr(((driver *)op)->coro, name);
+    return step_by_method((py_driver *)self, "send", &arg, 1);
 }
 
-static PyObject *driver_repr(PyObject *op) { return PyObject_Repr(((driver *)op)->coro); }
-
-static int driver_traverse(PyObject *op, visitproc visit, void *arg)
+static PyObject *driver_throw(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    driver *self = (driver *)op;
-    Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->coro);
-    Py_VISIT(self->iter);
-    Py_VISIT(self->loop);
+    return step_by_method((py_driver *)self, "throw", args, nargs);
+}
+
+static PyObject *driver_next(PyObject *self)
+{
+    PyObject *none = Py_None;
+
+    return step_by_method((py_driver *)self, "send", &none, 1);
+}
+
+static PyObject *driver_close(PyObject *self, PyObject *ignored)
+{
+    py_driver *d = (py_driver *)self;
+    PyObject *closed = PyObject_CallMethod(d->coro, "close", NULL);
+
+    (void)ignored;
+    if (d->req != NULL) { /* somebody closed it under its task: it will never end by itself */
+        PyObject *exc = PyErr_GetRaisedException();
+        py_request *before = NULL, *req = d->req;
+        py_gather *gather = d->gather;
+        bool nested = begin_step(d, &before);
+
+        PyErr_SetNone(d->st->driver.cancelled_error);
+        deliver(d, NULL);
+        Py_CLEAR(d->task);
+        if (!nested && gather != NULL) {
+            py_gather_step(gather, before);
+        } else if (!nested) {
+            py_async_retire(&req->context->async, req, before);
+        }
+        PyErr_SetRaisedException(exc);
+    }
+    return closed;
+}
+
+static PyObject *driver_await(PyObject *self) { return Py_NewRef(self); }
+
+/* What is not a driver's is its coroutine's: cr_frame, cr_await, __qualname__, ... */
+static PyObject *driver_getattro(PyObject *self, PyObject *name)
+{
+    PyObject *value = PyObject_GenericGetAttr(self, name);
+
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        value = PyObject_GetAttr(((py_driver *)self)->coro, name);
+    }
+    return value;
+}
+
+static PyObject *driver_get_name(PyObject *self, void *which)
+{
+    return PyObject_GetAttrString(((py_driver *)self)->coro, which);
+}
+
+static int driver_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((py_driver *)self)->coro);
+    Py_VISIT(((py_driver *)self)->task);
     return 0;
 }
 
-/* Dropped before its end: the coroutine is closed, and whoever waits is told. */
-static void driver_finalize(PyObject *op)
+static int driver_clear(PyObject *self)
 {
-    driver *self = (driver *)op;
-    if (self->done == NULL)
-        return;
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *closed = driver_close(op, NULL);
-    if (closed == NULL)
-        PyErr_WriteUnraisable(op);
-    Py_XDECREF(closed);
-    PyErr_SetRaisedException(exc);
-}
-
-static int driver_clear(PyObject *op)
-{
-    driver *self = (driver *)op;
-    Py_CLEAR(self->iter);
-    Py_CLEAR(self->coro);
-    Py_CLEAR(self->loop);
+    Py_CLEAR(((py_driver *)self)->coro);
+    Py_CLEAR(((py_driver *)self)->task);
     return 0;
 }
 
-static void driver_dealloc(PyObject *op)
+static void driver_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(op);
-    if (((driver *)op)->done != NULL && PyObject_CallFinalizerFromDealloc(op) < 0)
-        return;
-    PyObject_GC_UnTrack(op);
-    (void)driver_clear(op);
-    PyObject_GC_Del(op);
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    (void)driver_clear(self);
+    type->tp_free(self);
     Py_DECREF(type);
 }
 
 static PyMethodDef driver_methods[] = {
-    {"send", driver_send, METH_O, NULL},
-    {"throw", driver_throw, METH_VARARGS, NULL},
+    {"send", driver_send_meth, METH_O, NULL},
+    {"throw", _PyCFunction_CAST(driver_throw), METH_FASTCALL, NULL},
     {"close", driver_close, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef driver_getset[] = {
+    {"__name__", driver_get_name, NULL, NULL, (void *)"__name__"},
+    {"__qualname__", driver_get_name, NULL, NULL, (void *)"__qualname__"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot driver_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("A coroutine whose end is told to C.")},
+    {Py_tp_doc, (void *)PyDoc_STR("The coroutine of a request from Erlang, around the one that was called.")},
     {Py_tp_dealloc, driver_dealloc},
-    {Py_tp_finalize, driver_finalize},
     {Py_tp_traverse, driver_traverse},
     {Py_tp_clear, driver_clear},
     {Py_tp_getattro, driver_getattro},
-    {Py_tp_repr, driver_repr},
+    {Py_tp_iternext, driver_next},
     {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, driver_iternext},
     {Py_tp_methods, driver_methods},
+    {Py_tp_getset, driver_getset},
     {Py_am_await, driver_await},
-    {Py_am_send, driver_am_send},
+    {Py_am_send, driver_send},
     {0, NULL},
 };
 
 static PyType_Spec driver_spec = {
     .name = "_erlang.Driver",
-    .basicsize = sizeof(driver),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .basicsize = sizeof(py_driver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = driver_slots,
 };
 
-int py_driver_init(PyObject *module, py_state *st)
-{
-    st->loop.driver_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &driver_spec, NULL);
-    return st->loop.driver_type == NULL ? -1 : 0;
-}
+/* ---- starting ---- */
 
-/* So that asyncio takes a Driver for a coroutine. Once, by the first start. */
-static int register_coroutine(py_loop_part *part)
+PyObject *py_driver_start(py_state *st, py_loop *loop, py_request *req, py_gather *gather, unsigned index,
+                          PyObject *coro, PyObject *context)
 {
-    PyObject *abc = PyImport_ImportModule("collections.abc");
-    PyObject *cls = abc == NULL ? NULL : PyObject_GetAttrString(abc, "Coroutine");
-    PyObject *done = cls == NULL ? NULL : PyObject_CallMethod(cls, "register", "O", part->driver_type);
-    Py_XDECREF(abc);
-    Py_XDECREF(cls);
-    if (done == NULL)
-        return -1;
-    Py_DECREF(done);
-    part->kw_eager = Py_BuildValue("(sss)", "loop", "eager_start", "context");
-    return part->kw_eager == NULL ? -1 : 0;
-}
+    py_driver_part *part = &st->driver;
+    py_driver *d = (py_driver *)part->type->tp_alloc(part->type, 0);
+    PyObject *task;
 
-/* What PyIter_Send drives: a coroutine itself, anything else by its __await__. */
-static PyObject *iterator_of(PyObject *awaitable)
-{
-    PyAsyncMethods *async = Py_TYPE(awaitable)->tp_as_async;
-    if (PyCoro_CheckExact(awaitable) || (async != NULL && async->am_send != NULL && PyIter_Check(awaitable)))
-        return Py_NewRef(awaitable);
-    if (async != NULL && async->am_await != NULL)
-        return async->am_await(awaitable);
-    PyErr_Format(PyExc_TypeError, "an awaitable was expected, got %.200s", Py_TYPE(awaitable)->tp_name);
-    return NULL;
-}
-
-PyObject *py_driver_start(py_loop *loop, PyObject *coro, PyObject *context, py_driver_done done, void *arg)
-{
-    py_loop_part *part = &loop->st->loop;
-    PyObject *iter, *cls, *task;
-
-    if (part->kw_eager == NULL && register_coroutine(part) < 0)
-        return NULL;
-    iter = iterator_of(coro);
-    if (iter == NULL)
-        return NULL;
-    driver *self = PyObject_GC_New(driver, part->driver_type);
-    if (self == NULL) {
-        Py_DECREF(iter);
+    if (d == NULL) {
         return NULL;
     }
-    self->coro = Py_NewRef(coro);
-    self->iter = iter;
-    self->loop = (py_loop *)Py_NewRef(PY_LOOP_OBJ(loop));
-    self->done = done;
-    self->arg = arg;
-    PyObject_GC_Track(self);
-
-    cls = PyObject_GetAttr(part->tasks, part->str_task);
-    PyObject *argv[] = {(PyObject *)self, PY_LOOP_OBJ(loop), Py_True, context != NULL ? context : Py_None};
-    task = cls == NULL ? NULL : PyObject_Vectorcall(cls, argv, 1, part->kw_eager);
-    Py_XDECREF(cls);
+    d->st = st;
+    d->coro = Py_NewRef(coro);
+    d->req = req;
+    d->gather = gather;
+    d->index = index;
+    PyObject *args[] = {NULL, (PyObject *)d, py_loop_object(loop), context, Py_True};
+    task = PyObject_Vectorcall(part->task, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, part->task_kwnames);
     if (task == NULL) {
-        bool told = self->done == NULL;
-        self->done = NULL;
-        if (told) { /* it has run to its end; only the task object failed */
-            PyErr_Clear();
-            task = Py_NewRef(Py_None);
+        if (d->req == NULL) { /* it ended, and then asyncio failed: there is nobody to tell */
+            PyErr_WriteUnraisable((PyObject *)d);
+        } else {
+            d->req = NULL;
+            Py_CLEAR(d);
+        }
+    } else if (d->req != NULL) {
+        d->task = task;
+    } else {
+        Py_DECREF(task);
+    }
+    return (PyObject *)d;
+}
+
+bool py_driver_is_done(PyObject *driver) { return ((py_driver *)driver)->req == NULL; }
+
+void py_driver_detach(PyObject *driver)
+{
+    ((py_driver *)driver)->req = NULL;
+    Py_CLEAR(((py_driver *)driver)->task);
+}
+
+void py_driver_cancel(PyObject *driver)
+{
+    py_driver *d = (py_driver *)driver;
+    PyObject *task = Py_XNewRef(d->task);
+    PyObject *done = task == NULL ? NULL : PyObject_CallMethodNoArgs(task, d->st->driver.str_cancel);
+
+    if (task != NULL && done == NULL) {
+        PyErr_WriteUnraisable(task);
+    }
+    Py_XDECREF(done);
+    Py_XDECREF(task);
+}
+
+PyObject *py_driver_coroutine(py_state *st, PyObject *value)
+{
+    if (PY_LIKELY(PyCoro_CheckExact(value))) {
+        return Py_NewRef(value);
+    }
+    if (PyAsyncGen_CheckExact(value)) {
+        PyErr_SetString(PyExc_TypeError, "the function returned an async generator: use py:stream");
+        return NULL;
+    }
+    if (Py_TYPE(value)->tp_as_async == NULL || Py_TYPE(value)->tp_as_async->am_await == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    return PyObject_CallOneArg(st->driver.wrap, value);
+}
+
+/* The request calls its target: a result, or a coroutine that goes on. True when it is over. */
+static bool run_call(py_state *st, py_loop *loop, py_request *req, PyObject **driver)
+{
+    PyObject *context = PyContext_CopyCurrent(), *value = NULL, *coro = NULL;
+
+    if (context != NULL && PyContext_Enter(context) == 0) {
+        value = py_call_value(req->context, req);
+        if (PyContext_Exit(context) < 0) {
+            Py_CLEAR(value);
         }
     }
-    Py_DECREF(self);
-    return task;
+    coro = value == NULL ? NULL : py_driver_coroutine(st, value);
+    if (coro == NULL) {
+        reply(st, req, NULL);
+    } else if (coro == Py_None) {
+        reply(st, req, value);
+    } else if ((*driver = py_driver_start(st, loop, req, NULL, 0, coro, context)) == NULL) {
+        reply(st, req, NULL);
+    }
+    Py_XDECREF(coro);
+    Py_XDECREF(value);
+    Py_XDECREF(context);
+    return *driver == NULL || py_driver_is_done(*driver);
+}
+
+int py_driver_run(py_event *event, py_loop *loop)
+{
+    py_request *req = REQ_OF_EVENT(event), *before;
+    py_async *async = &req->context->async;
+    PyObject *driver = NULL;
+
+    /* A caller that died while its request waited wants nothing any more. */
+    if (PY_UNLIKELY(atomic_load_explicit(&py_watchdog_now, memory_order_relaxed) >
+                    req->submitted_ns + CALLER_CHECK_NS) &&
+        !(req->flags & PY_REQ_NO_REPLY) && !enif_is_process_alive(NULL, &req->caller)) {
+        py_request_finish(req);
+    }
+    if (!py_request_start(req)) {
+        py_async_retire(async, req, NULL);
+        return 0;
+    }
+    if (req->flags & PY_REQ_GATHER) {
+        py_gather_run(req, loop);
+        return 0;
+    }
+    before = py_async_enter(async, req);
+    if (run_call(py_loop_state(loop), loop, req, &driver)) {
+        py_async_retire(async, req, before);
+    } else {
+        py_async_leave(async, req, before, driver);
+    }
+    Py_XDECREF(driver);
+    return 0;
+}
+
+/* ---- the part of the module ---- */
+
+static PyObject *import_attr(const char *module, const char *name)
+{
+    PyObject *mod = PyImport_ImportModule(module);
+    PyObject *attr = mod == NULL ? NULL : PyObject_GetAttrString(mod, name);
+
+    Py_XDECREF(mod);
+    return attr;
+}
+
+int py_driver_prepare(py_state *st)
+{
+    py_driver_part *part = &st->driver;
+    PyObject *abc, *done;
+
+    if (part->wrap != NULL) {
+        return 0;
+    }
+    abc = import_attr("collections.abc", "Coroutine");
+    done = abc == NULL ? NULL : PyObject_CallMethod(abc, "register", "O", part->type);
+    Py_XDECREF(abc);
+    if (done == NULL) {
+        return -1;
+    }
+    Py_DECREF(done);
+    Py_XSETREF(part->task, import_attr("asyncio", "Task"));
+    Py_XSETREF(part->cancelled_error, import_attr("asyncio", "CancelledError"));
+    Py_XSETREF(part->task_kwnames, Py_BuildValue("(sss)", "loop", "context", "eager_start"));
+    if (part->task == NULL || part->cancelled_error == NULL || part->task_kwnames == NULL) {
+        return -1;
+    }
+    part->wrap = import_attr("erlang._context_loop", "wrap");
+    return part->wrap == NULL ? -1 : 0;
+}
+
+int py_driver_init(PyObject *module, py_state *st)
+{
+    st->driver.str_cancel = PyUnicode_InternFromString("cancel");
+    st->driver.type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &driver_spec, NULL);
+    if (st->driver.str_cancel == NULL || st->driver.type == NULL) {
+        return -1;
+    }
+    return PyModule_AddType(module, st->driver.type);
+}
+
+#define DRIVER_OBJECTS(O) O(type) O(task) O(task_kwnames) O(cancelled_error) O(wrap) O(str_cancel)
+
+int py_driver_traverse(py_state *st, visitproc visit, void *arg)
+{
+#define VISIT(field) Py_VISIT(st->driver.field);
+    DRIVER_OBJECTS(VISIT)
+#undef VISIT
+    return 0;
+}
+
+void py_driver_clear(py_state *st)
+{
+#define CLEAR(field) Py_CLEAR(st->driver.field);
+    DRIVER_OBJECTS(CLEAR)
+#undef CLEAR
 }

@@ -1,26 +1,50 @@
-/* Runs a coroutine as an eager asyncio.Task and tells C when it ends, without a done callback or another step of the
- * loop.
- *
- * The task's coroutine is a Driver, a C object that passes send, throw and close on to the real one. What does not
- * suspend has ended when py_driver_start returns. Inside it is a task like any other: current_task(), asyncio.timeout,
- * TaskGroup and contextvars work. Loop's thread, attached. */
+/* Running a request on the loop's thread: a plain function at once, a coroutine as an eager task over a *driver*, a
+ * coroutine in C that hands every step on and, at the end, encodes and sends the result: no done callback, no extra
+ * step of the loop. Attached, the loop's thread, except where it says otherwise. */
 #ifndef ERLANG_PYTHON_DRIVER_H
 #define ERLANG_PYTHON_DRIVER_H
 
 #include "common.h"
 
-typedef struct py_loop py_loop; /* loop.h */
+#include "loop.h"
+#include "request.h"
 
-/* Called once for each coroutine started, attached: with its result (borrowed), or with NULL and its exception set,
- * which the callee takes or clears. Cancelled, and a task that was dropped before its end: CancelledError. It may not
- * raise. */
-typedef void (*py_driver_done)(void *arg, PyObject *result);
-
-/* Starts `coro`, a coroutine or anything else that can be awaited, in `context` (NULL: a copy of the current one). A
- * new reference to its task, to cancel it by; or NULL with an exception set, then `done` was not and will not be
- * called. */
-PyObject *py_driver_start(py_loop *loop, PyObject *coro, PyObject *context, py_driver_done done, void *arg);
+typedef struct {
+    PyTypeObject *type;
+    PyObject *task;            /* asyncio.Task, imported by the first request */
+    PyObject *task_kwnames;    /* ("loop", "context", "eager_start") */
+    PyObject *cancelled_error; /* asyncio.CancelledError */
+    PyObject *wrap;            /* erlang._context_loop.wrap: a coroutine for another awaitable */
+    PyObject *str_cancel;
+} py_driver_part;
 
 int py_driver_init(PyObject *module, py_state *st);
+int py_driver_traverse(py_state *st, visitproc visit, void *arg);
+void py_driver_clear(py_state *st);
+
+/* Imports what drivers need of asyncio. 0 or -1 with an exception. */
+int py_driver_prepare(py_state *st);
+
+/* py_event.run of a request's event. */
+int py_driver_run(py_event *event, py_loop *loop);
+
+/* Starts an eager task over `coro` (not stolen) in a fresh contextvars context. A driver whose coroutine has not ended
+ * (py_driver_is_done tells), or NULL with an exception: then nothing was delivered. With `gather`, results go to its
+ * place `index`. */
+PyObject *py_driver_start(py_state *st, py_loop *loop, py_request *req, py_gather *gather, unsigned index,
+                          PyObject *coro, PyObject *context);
+bool py_driver_is_done(PyObject *driver);
+
+/* The coroutine behind what an async call returned: itself, or one that awaits it; Py_None when it is no awaitable. New
+ * reference, NULL with an exception. */
+PyObject *py_driver_coroutine(py_state *st, PyObject *value);
+
+/* Cancels its task. */
+void py_driver_cancel(PyObject *driver);
+/* It delivers nothing any more. Any attached thread. */
+void py_driver_detach(PyObject *driver);
+
+/* {error, E} for the exception that is set; a cancellation is `cancelled`. */
+ERL_NIF_TERM py_driver_error(py_state *st, py_request *req, ErlNifEnv *env);
 
 #endif

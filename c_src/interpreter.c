@@ -103,6 +103,9 @@ static void interrupt_run(py_interp_job *job)
         }
     }
     pthread_mutex_unlock(&context->take_lock);
+    if (w == NULL) {
+        py_async_interrupt(context, interrupt->serial);
+    }
     enif_release_resource(context);
     enif_free(interrupt);
 }

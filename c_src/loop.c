@@ -1,7 +1,6 @@
 /* `_erlang.LoopBase`: the object, its attributes and its part of py_state. The attributes that asyncio's own loop code
  * reads and writes (_ready, _scheduled, _closed, _stopping, _debug, _thread_id, ...) are here with the same meaning, so
  * that code runs over this type unchanged. Attached. */
-#include "driver.h"
 #include "loop_internal.h"
 
 static PyObject *import_attr(const char *module, const char *name)
@@ -25,9 +24,8 @@ static int import_asyncio(py_state *st)
     Py_XSETREF(part->tasks, PyImport_ImportModule("asyncio.tasks"));
     Py_XSETREF(part->futures, PyImport_ImportModule("asyncio.futures"));
     Py_XSETREF(part->format_callback, import_attr("asyncio.format_helpers", "_format_callback_source"));
-    Py_XSETREF(part->cancelled_error, import_attr("asyncio.exceptions", "CancelledError"));
-    if (part->cancelled_error == NULL || part->asyncio_handle == NULL || part->asyncio_timer_handle == NULL ||
-        part->tasks == NULL || part->futures == NULL || part->format_callback == NULL)
+    if (part->asyncio_handle == NULL || part->asyncio_timer_handle == NULL || part->tasks == NULL ||
+        part->futures == NULL || part->format_callback == NULL)
         return -1;
     defaults = PyObject_GetAttrString(part->format_callback, "__kwdefaults__");
     if (defaults == NULL)
@@ -363,7 +361,7 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
     O(handle_type)                                                                                                     \
     O(timer_handle_type)                                                                                               \
     O(ready_type) O(asyncio_handle) O(asyncio_timer_handle) O(tasks) O(futures) O(format_callback) O(kw_debug)         \
-        O(kw_loop) O(cancelled_error) O(driver_type) O(kw_eager)
+        O(kw_loop)
 
 int py_loop_init(PyObject *module, py_state *st)
 {
@@ -374,7 +372,7 @@ int py_loop_init(PyObject *module, py_state *st)
         return -1;
     LOOP_STRINGS(INTERN)
 #undef INTERN
-    if (py_ready_init(module, st) < 0 || py_loop_handle_init(module, st) < 0 || py_driver_init(module, st) < 0)
+    if (py_ready_init(module, st) < 0 || py_loop_handle_init(module, st) < 0)
         return -1;
     part->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     if (part->loop_type == NULL || add_methods(part->loop_type, py_loop_call_methods) < 0 ||

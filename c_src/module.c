@@ -10,7 +10,8 @@
     P(call)                                                                                                            \
     P(output)                                                                                                          \
     P(callback)                                                                                                        \
-    P(loop)
+    P(loop)                                                                                                            \
+    P(driver)
 
 static int module_exec(PyObject *module)
 {

@@ -1,6 +1,7 @@
 /* The NIF table and load. Everything else is in the file of its concept. */
 #include "common.h"
 
+#include "async_thread.h"
 #include "atoms.h"
 #include "callback.h"
 #include "context.h"
@@ -20,6 +21,8 @@ static ErlNifFunc functions[] = {
     {"context_info", 1, context_info_nif, 0},
     {"submit", 9, submit_nif, 0},
     {"submit_nested", 10, submit_nested_nif, 0},
+    {"loop_start", 1, loop_start_nif, 0},
+    {"loop_stop", 3, loop_stop_nif, 0},
     {"cancel", 2, cancel_nif, 0},
     {"callback_server", 2, callback_server_nif, 0},
     {"callback_begin", 2, callback_begin_nif, 0},

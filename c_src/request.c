@@ -2,6 +2,7 @@
  * Locks: a shard's lock protects the chain and the life of what is in it; rank: just before context.take_lock. */
 #include "request.h"
 
+#include "async.h"
 #include "atoms.h"
 #include "context.h"
 #include "park.h"
@@ -79,6 +80,8 @@ py_request *py_request_new(py_context *context)
     req->chain = req->parent = req->nest = 0;
     req->trace = 0;
     req->under = NULL;
+    req->driver = NULL;
+    req->gather = NULL;
     req->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&py_requests_live, 1, memory_order_relaxed);
     return req;
@@ -175,6 +178,13 @@ ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned)
     return enif_make_tuple2(env, py_atoms.error, reason);
 }
 
+ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM result)
+{
+    ERL_NIF_TERM ref = env == req->env ? req->ref : enif_make_copy(env, req->ref);
+
+    return enif_make_tuple2(env, ref, result);
+}
+
 void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result)
 {
     bool own = msg_env == req->env;
@@ -184,8 +194,7 @@ void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_N
         req->flags &= ~(unsigned)PY_REQ_TRACKED;
     }
     if (!(req->flags & PY_REQ_NO_REPLY)) {
-        ERL_NIF_TERM ref = own ? req->ref : enif_make_copy(msg_env, req->ref);
-        enif_send(env, &req->caller, msg_env, enif_make_tuple2(msg_env, ref, result));
+        enif_send(env, &req->caller, msg_env, py_request_message(msg_env, req, result));
     }
     if (!own) {
         enif_clear_env(msg_env);
@@ -264,8 +273,10 @@ PY_NIF(cancel_nif)
         if (won && queued && !silent) {
             msg_env = enif_alloc_env();
             caller = req->caller;
-            reply = enif_make_tuple2(msg_env, enif_make_copy(msg_env, ref),
-                                     py_request_stop_term(msg_env, PY_STOP_CANCELLED, false));
+            reply = py_request_message(msg_env, req, py_request_stop_term(msg_env, PY_STOP_CANCELLED, false));
+        }
+        if (req->flags & PY_REQ_LOOP) {
+            py_async_stop(req, PY_STOP_CANCELLED);
         }
     }
     pthread_mutex_unlock(&s->lock);

@@ -15,6 +15,8 @@
 
 #include "common.h"
 
+#include "poller.h"
+
 enum { PY_OP_CALL, PY_OP_EVAL, PY_OP_EXEC, PY_OP_COUNT };
 
 enum { REQ_QUEUED, REQ_RUNNING, REQ_DONE };
@@ -25,7 +27,15 @@ enum {
     PY_REQ_NO_REPLY = 1u << 0, /* cast: nobody waits, and the caller's death does not matter */
     PY_REQ_TRACKED = 1u << 1,  /* can be cancelled by its reference */
     PY_REQ_BYTES = 1u << 2,    /* binaries => bytes for this request */
+    PY_REQ_LOOP = 1u << 3,     /* runs on the context's loop: async.h */
+    PY_REQ_GATHER = 1u << 4,   /* `args` is a list of {M, F, Args, Kwargs}: gather.h */
 };
+
+typedef struct py_gather py_gather; /* gather.h */
+
+typedef struct py_link {
+    struct py_link *next, *prev;
+} py_link;
 
 struct py_request {
     py_request *next;
@@ -51,6 +61,10 @@ struct py_request {
     uint64_t nest;                             /* the wait it is queued for, where a waiting worker serves it */
     py_request *under;                         /* what waits below it on its worker's stack; under take_lock */
     py_request *table_next;                    /* in the table of tracked requests */
+    py_event event;                            /* on its way to a loop; the rest is of such requests alone */
+    py_link link;                              /* in py_async.live or .stopping, under its lock */
+    PyObject *driver;                          /* strong: what drives it since it suspended; under that lock */
+    py_gather *gather;                         /* the loop thread's */
 };
 
 /* A blank request from the context's freelist; NULL when memory is out. Any thread. */
@@ -82,6 +96,9 @@ static inline bool py_request_is_done(py_request *req) { return atomic_load(&req
 
 /* {error, timeout | cancelled | interrupted | stopped}, or {error, {That, abandoned}}. */
 ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned);
+
+/* {Ref, result} in `env`, which owns `result`; the reference is copied. */
+ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM result);
 
 /* Sends {Ref, result} to the caller. `msg_env` owns `result`: the request's own env, whose memory then is the
  * receiver's, or another one, which is cleared. `env` is the calling env on a scheduler, NULL on a thread of ours. Only

@@ -14,6 +14,7 @@
 
 #include "call.h"
 #include "callback.h"
+#include "driver.h"
 #include "exception.h"
 #include "loop.h"
 #include "output.h"
@@ -30,6 +31,7 @@ struct py_state {
     py_output_part output;
     py_callback_part callback;
     py_loop_part loop;
+    py_driver_part driver;
 };
 
 extern PyModuleDef py_module_def; /* module.c */

@@ -276,6 +276,7 @@ static void look_at_context(py_context *context, void *arg)
     look *l = arg;
 
     l->running += look_at_workers(context, l->now);
+    l->running += py_async_watch(context, l->now, l->sweep);
     l->moving |= look_at_queue(context, l->now, l->sweep);
     if (l->sweep) {
         look_at_callers(context);

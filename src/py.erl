@@ -24,6 +24,18 @@
 -export([spawn_call/5]).
 -export([await/1]).
 -export([await/2]).
+-export([async_call/3]).
+-export([async_call/4]).
+-export([async_call/5]).
+-export([async_await/1]).
+-export([async_await/2]).
+-export([async_cancel/1]).
+-export([async_gather/1]).
+-export([async_gather/2]).
+-export([async_gather/3]).
+-export([map/3]).
+-export([map/4]).
+-export([map/5]).
 -export([interrupt/1]).
 -export([getattr/2]).
 -export([getattr/3]).
@@ -61,9 +73,12 @@
 
 %% For the modules of this application.
 -export([request/8]).
+-export([submit/9]).
 -export([handle/1]).
 -export([name/1]).
 
+-export_type([name/0]).
+-export_type([kwargs/0]).
 -export_type([ref/0]).
 -export_type([error/0]).
 -export_type([options/0]).
@@ -178,6 +193,73 @@ await(Ref, Timeout) ->
                 end
         end
     end.
+
+%% ---- coroutines, on the context's loop ----
+
+%% Calls Module.Function(*Args) on the context's loop: a coroutine function runs as a task, a plain function at once.
+%%     Ref = py:async_call(asyncio, sleep, [0.1, done]), {ok, <<"done">>} = py:async_await(Ref).
+-spec async_call(name() | ref(), name(), [term()]) -> reference().
+async_call(Module, Function, Args) when is_list(Args) ->
+    py_async:call(default(), Module, Function, {Args, []}).
+
+-spec async_call(name() | ref(), name(), [term()], kwargs()) -> reference();
+    (pid(), name() | ref(), name(), [term()]) -> reference().
+async_call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
+    py_async:call(handle(Context), Module, Function, {Args, []});
+async_call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
+    py_async:call(default(), Module, Function, {Args, Kwargs}).
+
+-spec async_call(pid(), name() | ref(), name(), [term()], kwargs()) -> reference().
+async_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
+    py_async:call(handle(Context), Module, Function, {Args, Kwargs}).
+
+-spec async_await(reference()) -> result().
+async_await(Ref) ->
+    await(Ref, ?TIMEOUT_MS).
+
+%% After Timeout ms the coroutine is cancelled and its reply will not come.
+-spec async_await(reference(), timeout()) -> result().
+async_await(Ref, Timeout) ->
+    await(Ref, Timeout).
+
+%% Cancels the coroutine: it gets CancelledError where it waits, and its await gives {error, cancelled}.
+-spec async_cancel(reference()) -> ok | {error, done}.
+async_cancel(Ref) ->
+    py_async:cancel(Ref).
+
+%% All of the calls at once, results in their order. If any fails: every failing index, counted from 1.
+%%     {ok, [1, 2]} = py:async_gather([{asyncio, sleep, [0, 1]}, {asyncio, sleep, [0, 2]}]).
+-spec async_gather([py_async:spec()]) -> py_async:gather_result().
+async_gather(Specs) when is_list(Specs) ->
+    py_async:gather(default(), Specs).
+
+-spec async_gather([py_async:spec()], py_async:gather_options()) -> py_async:gather_result();
+    (pid(), [py_async:spec()]) -> py_async:gather_result().
+async_gather(Context, Specs) when is_pid(Context), is_list(Specs) ->
+    py_async:gather(handle(Context), Specs);
+async_gather(Specs, Options) when is_list(Specs), is_map(Options) ->
+    py_async:gather(default(), Specs, Options).
+
+-spec async_gather(pid(), [py_async:spec()], py_async:gather_options()) -> py_async:gather_result().
+async_gather(Context, Specs, Options) when is_pid(Context), is_list(Specs), is_map(Options) ->
+    py_async:gather(handle(Context), Specs, Options).
+
+%% Module.Function(*Args) for each Args of the list, some at a time, results in the order of the list.
+%%     {ok, [1.0, 2.0, 3.0]} = py:map(math, sqrt, [[1], [4], [9]]).
+-spec map(name() | ref(), name(), [[term()]]) -> py_async:gather_result().
+map(Module, Function, List) when is_list(List) ->
+    py_async:map(default(), Module, Function, List, #{}).
+
+-spec map(name() | ref(), name(), [[term()]], py_async:gather_options()) -> py_async:gather_result();
+    (pid(), name() | ref(), name(), [[term()]]) -> py_async:gather_result().
+map(Context, Module, Function, List) when is_pid(Context), is_list(List) ->
+    py_async:map(handle(Context), Module, Function, List, #{});
+map(Module, Function, List, Options) when is_list(List), is_map(Options) ->
+    py_async:map(default(), Module, Function, List, Options).
+
+-spec map(pid(), name() | ref(), name(), [[term()]], py_async:gather_options()) -> py_async:gather_result().
+map(Context, Module, Function, List, Options) when is_pid(Context), is_list(List), is_map(Options) ->
+    py_async:map(handle(Context), Module, Function, List, Options).
 
 %% Interrupts what runs in a context now; those calls return {error, interrupted}. Later ones are untouched.
 -spec interrupt(pid()) -> ok | {error, noproc}.
@@ -444,7 +526,7 @@ start_request(Handle, Module, Function, Args, Kwargs) ->
     Ref.
 
 -spec submit(py_nif:context() | undefined, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
-    ok | {error, overloaded | noproc | system_limit}.
+    ok | {error, overloaded | noproc | stopped | system_limit}.
 submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
     {error, noproc};
 submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->

@@ -10,6 +10,8 @@
 -export([context_info/1]).
 -export([submit/9]).
 -export([submit_nested/10]).
+-export([loop_start/1]).
+-export([loop_stop/3]).
 -export([cancel/2]).
 -export([callback_server/2]).
 -export([callback_begin/2]).
@@ -58,7 +60,7 @@ context_info(_Context) -> erlang:nif_error(not_loaded).
 
 %% After ok the caller gets {Ref, Reply} exactly once; the C side keeps the deadline (TimeoutMs, -1 for none).
 -spec submit(context(), reference(), Op, Target, Function, Args, Kwargs, TimeoutMs, Flags) ->
-    ok | overloaded | noproc | system_limit
+    ok | overloaded | noproc | stopped | system_limit
 when
     Op :: 0..2,
     Target :: term(),
@@ -71,7 +73,7 @@ submit(_Context, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _TimeoutMs, _Fla
 
 %% As submit/9, from a function that Python called: Chain is what its process carries.
 -spec submit_nested(context(), reference(), Op, term(), term(), term(), map() | [], integer(), non_neg_integer(), Chain) ->
-    ok | overloaded | noproc | system_limit | cancelled
+    ok | overloaded | noproc | stopped | system_limit | cancelled
 when
     Op :: 0..2,
     Chain :: py_callback:chain().
@@ -97,6 +99,13 @@ callback_down(_Pid, _Answer) -> erlang:nif_error(not_loaded).
 %% The names that Python can look up, as the keys of a map.
 -spec callback_names(#{binary() => term()}) -> ok.
 callback_names(_Names) -> erlang:nif_error(not_loaded).
+%% Starts the context's loop, as its first request would.
+-spec loop_start(context()) -> ok | noproc | stopped | system_limit.
+loop_start(_Context) -> erlang:nif_error(not_loaded).
+
+%% After ok the caller gets {Ref, ok} when the loop has ended; what runs may take DrainMs until then.
+-spec loop_stop(context(), reference(), DrainMs :: non_neg_integer()) -> ok | not_started.
+loop_stop(_Context, _Ref, _DrainMs) -> erlang:nif_error(not_loaded).
 
 %% cancelled: it was asked to stop; done: its reply has been sent, or there is no such request. With Silent no reply
 %% comes after `cancelled`.
