@@ -322,6 +322,16 @@ static int run_cancel(py_event *event, py_loop *loop)
     }
 }
 
+bool py_async_is_leaving(py_async *async)
+{
+    bool leaving;
+
+    pthread_mutex_lock(&async->lock);
+    leaving = async->leave_posted;
+    pthread_mutex_unlock(&async->lock);
+    return leaving;
+}
+
 bool py_async_interrupt(py_context *context, uint64_t serial)
 {
     py_async *async = &context->async;

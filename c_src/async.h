@@ -58,6 +58,9 @@ void py_async_stop(py_request *req, int stop);
 /* Asks all that run to stop. Any thread. */
 void py_async_stop_running(py_context *context, int stop);
 
+/* Whether the loop has been asked to end. Any thread. */
+bool py_async_is_leaving(py_async *async);
+
 /* Interrupts the step that runs if it is of the request `serial`. Attached (the janitor). */
 bool py_async_interrupt(py_context *context, uint64_t serial);
 

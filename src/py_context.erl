@@ -8,6 +8,9 @@
 -export([start_link/0]).
 -export([start_link/1]).
 -export([stop/1]).
+-export([start_loop/1]).
+-export([stop_loop/1]).
+-export([stop_loop/2]).
 -export([info/1]).
 -export([list/0]).
 -export([find/1]).
@@ -37,6 +40,7 @@
 %% beyond it {error, overloaded}, default 100000. binaries: bytes makes every binary `bytes`. sys_path: put in front of
 %% sys.path. preload: modules imported before the context is ready.
 
+-define(DRAIN_MS, 10000).
 -define(PRELOAD_MS, 60000).
 -define(INFINITE_QUEUE, 16#ffffffffffffffff).
 
@@ -67,6 +71,40 @@ start_link(Options) ->
 -spec stop(pid()) -> ok.
 stop(Context) ->
     gen_server:stop(Context).
+
+%% Starts the context's loop, as its first async call would.
+-spec start_loop(pid()) -> ok | {error, noproc | stopped | system_limit}.
+start_loop(Context) ->
+    with_handle(Context, fun(Handle) ->
+        case py_nif:loop_start(Handle) of
+            ok -> ok;
+            Reason -> {error, Reason}
+        end
+    end).
+
+%% Stops the loop with ten seconds for what runs there.
+-spec stop_loop(pid()) -> ok | {error, noproc | not_started}.
+stop_loop(Context) ->
+    stop_loop(Context, ?DRAIN_MS).
+
+%% Stops the context's loop: it takes nothing new ({error, stopped}), what Erlang waits for and its TaskTracker's work may
+%% go on for DrainMs, then the rest is cancelled and answered {error, stopped}. The next async call starts another one.
+-spec stop_loop(pid(), non_neg_integer()) -> ok | {error, noproc | not_started}.
+stop_loop(Context, DrainMs) ->
+    with_handle(Context, fun(Handle) ->
+        Ref = make_ref(),
+        case py_nif:loop_stop(Handle, Ref, DrainMs) of
+            ok -> receive {Ref, ok} -> ok end;
+            not_started -> {error, not_started}
+        end
+    end).
+
+-spec with_handle(pid(), fun((py_nif:context()) -> Result)) -> Result | {error, noproc}.
+with_handle(Context, Fun) ->
+    case lookup(Context) of
+        {ok, Handle} -> Fun(Handle);
+        error -> {error, noproc}
+    end.
 
 %% What it is doing; see py:info/0.
 -spec info(pid()) -> #{atom() => term()} | undefined.

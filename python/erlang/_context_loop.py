@@ -112,4 +112,4 @@ def is_async(target: Any, function: str, namespace: dict[str, Any]) -> bool:
     found = target if function == "call" and not hasattr(target, "call") else operator.attrgetter(function)(target)
     while isinstance(found, functools.partial):
         found = found.func
-    return inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None))
+    return inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__ if callable(found) else None)
