@@ -31,8 +31,8 @@ typedef struct py_context py_context; /* context.h */
 typedef struct py_request py_request; /* request.h */
 typedef struct py_worker py_worker;   /* worker.h */
 
-/* True in a child of os.fork(). It has one thread and no emulator: nothing may be sent, and what belongs to the emulator is
- * not given back, since its allocators' locks may be held for ever. */
+/* True in a child of os.fork(). It has one thread and no emulator: nothing may be sent, and what belongs to the
+ * emulator is not given back, since its allocators' locks may be held for ever. */
 extern bool py_forked; /* runtime.c */
 
 #define PY_NIF(name) ERL_NIF_TERM name(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])

@@ -33,8 +33,8 @@ ERL_NIF_TERM py_driver_error(py_state *st, py_request *req, ErlNifEnv *env)
 {
     if (atomic_load(&req->stop) == PY_STOP_NONE && PyErr_ExceptionMatches(st->driver.cancelled_error)) {
         PyErr_Clear();
-        return py_request_stop_term(env, py_async_is_leaving(&req->context->async) ? PY_STOP_STOPPED : PY_STOP_CANCELLED,
-                                    false);
+        return py_request_stop_term(
+            env, py_async_is_leaving(&req->context->async) ? PY_STOP_STOPPED : PY_STOP_CANCELLED, false);
     }
     return py_call_error(st, req, env);
 }

@@ -350,9 +350,10 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
     S(str_cancelled, "_cancelled")                                                                                     \
     S(str_run, "_run")                                                                                                 \
     S(str_scheduled, "_scheduled")                                                                                     \
-    S(str_context, "context") S(str_loop, "loop") S(str_name, "name") S(str_task, "Task") S(str_future, "Future")      \
-        S(str_select, "select") S(str_process_events, "_process_events") S(str_run_once, "_run_once")                  \
-            S(str_time, "time") S(str_call_exception_handler, "call_exception_handler") S(str_call_at, "call_at")      \
+    S(str_context, "context")                                                                                          \
+    S(str_loop, "loop") S(str_name, "name") S(str_task, "Task") S(str_future, "Future") S(str_select, "select")        \
+        S(str_process_events, "_process_events") S(str_run_once, "_run_once") S(str_time, "time")                      \
+            S(str_call_exception_handler, "call_exception_handler") S(str_call_at, "call_at")                          \
                 S(str_check_thread, "_check_thread") S(str_check_callback, "_check_callback")                          \
                     S(str_callback, "callback") S(str_delay, "delay") S(str_when, "when")
 
@@ -360,8 +361,8 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
     O(loop_type)                                                                                                       \
     O(handle_type)                                                                                                     \
     O(timer_handle_type)                                                                                               \
-    O(ready_type) O(asyncio_handle) O(asyncio_timer_handle) O(tasks) O(futures) O(format_callback) O(kw_debug)         \
-        O(kw_loop)
+    O(ready_type)                                                                                                      \
+    O(asyncio_handle) O(asyncio_timer_handle) O(tasks) O(futures) O(format_callback) O(kw_debug) O(kw_loop)
 
 int py_loop_init(PyObject *module, py_state *st)
 {

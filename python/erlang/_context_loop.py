@@ -11,14 +11,11 @@ import logging
 import operator
 import types
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 
 from _erlang import Driver
-
 from erlang._loop import ErlangEventLoop
 from erlang._tasks import TaskTracker
-
-T = TypeVar("T")
 
 _GRACE = 1.0
 
@@ -98,7 +95,7 @@ def close(loop: ContextLoop) -> None:
     loop.close()
 
 
-async def wrap(awaitable: Awaitable[T]) -> T:
+async def wrap[T](awaitable: Awaitable[T]) -> T:
     """A coroutine for an awaitable that is none."""
     return await awaitable
 
@@ -112,4 +109,6 @@ def is_async(target: Any, function: str, namespace: dict[str, Any]) -> bool:
     found = target if function == "call" and not hasattr(target, "call") else operator.attrgetter(function)(target)
     while isinstance(found, functools.partial):
         found = found.func
-    return inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__ if callable(found) else None)
+    if not inspect.isroutine(found):
+        found = vars(type(found)).get("__call__")
+    return inspect.iscoroutinefunction(found)

@@ -110,7 +110,6 @@ class LoopBase:
 
 # What has no line of its own yet.
 def __getattr__(name: str) -> Any: ...
-
 def output_pending(pending: bool, /) -> None: ...
 
 @final
