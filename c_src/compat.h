@@ -20,6 +20,8 @@ typedef char py_ft_mutex;
 #endif
 
 #if PY_VERSION_HEX < 0x030D0000
+#define Py_IsFinalizing _Py_IsFinalizing
+
 static inline PyObject *PyList_GetItemRef(PyObject *list, Py_ssize_t i) { return Py_XNewRef(PyList_GetItem(list, i)); }
 
 /* 1 found, 0 missing, -1 error */

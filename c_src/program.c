@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include "atoms.h"
+#include "compat.h"
 #include "erlpy/handover.h"
 #include "runtime.h"
 
@@ -32,6 +33,7 @@ static struct {
     int argc;
     char **argv;
     bool on;
+    long threads;     /* the emulator's and ours when the program starts: none of them is the program's doing */
     sigset_t signals; /* `mask` as a set */
 } program;
 
@@ -291,15 +293,73 @@ PyStatus py_program_initialize(const char *executable)
     return status;
 }
 
-/* Runs the script erlang/_program.py in a namespace of its own. */
+/* Threads of this OS process, 0 where that is unknown. */
+static long count_threads(void)
+{
+    long threads = 0;
+#ifdef __linux__
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+
+    while (file != NULL && fgets(line, sizeof line, file) != NULL && sscanf(line, "Threads: %ld", &threads) != 1) {
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+#endif
+    return threads;
+}
+
+/* self: (fork, quietly). Not Python code, so that a warning names fork's caller. */
+static PyObject *wrapped_fork(PyObject *self, PyObject *unused)
+{
+    PyObject *fork = PyTuple_GET_ITEM(self, 0), *quietly = PyTuple_GET_ITEM(self, 1);
+
+    (void)unused;
+    if (py_forked || Py_IsFinalizing() || count_threads() > program.threads) {
+        return PyObject_CallNoArgs(fork);
+    }
+    return PyObject_CallOneArg(quietly, fork);
+}
+
+static PyMethodDef fork_methods[] = {
+    {"fork", wrapped_fork, METH_NOARGS, "Fork a child process.\n\nReturn 0 in the child and its PID in the parent."},
+    {"forkpty", wrapped_fork, METH_NOARGS, "Fork a new process with a new pseudo-terminal as controlling tty."},
+};
+
+static PyObject *wrap_fork(PyObject *unused, PyObject *args)
+{
+    PyObject *fork, *quietly, *self, *name, *wrapped = NULL;
+
+    (void)unused;
+    if (!PyArg_ParseTuple(args, "OO", &fork, &quietly) || (self = PyTuple_Pack(2, fork, quietly)) == NULL) {
+        return NULL;
+    }
+    name = PyObject_GetAttrString(fork, "__name__");
+    if (name != NULL) {
+        wrapped = PyCFunction_New(&fork_methods[PyUnicode_CompareWithASCIIString(name, "forkpty") == 0], self);
+    }
+    Py_XDECREF(name);
+    Py_DECREF(self);
+    return wrapped;
+}
+
+static PyMethodDef wrap_fork_method = {"wrap_fork", wrap_fork, METH_VARARGS, NULL};
+
+/* Runs the script erlang/_program.py in a namespace of its own, and its prepare(). */
 static int run_script(PyObject *path)
 {
+    PyObject *wrap = PyCFunction_New(&wrap_fork_method, NULL);
     static const char code[] = "import _frozen_importlib_external as loading\n"
                                "loader = loading.SourceFileLoader('erlang._program', path + '/erlang/_program.py')\n"
-                               "exec(loader.get_code('erlang._program'), {'__name__': 'erlang._program'})\n";
-    PyObject *names = Py_BuildValue("{s:O,s:O}", "path", path, "__builtins__", PyEval_GetBuiltins());
+                               "exec(loader.get_code('erlang._program'), space := {'__name__': 'erlang._program'})\n"
+                               "space['prepare'](wrap)\n";
+    PyObject *names =
+        wrap == NULL ? NULL
+                     : Py_BuildValue("{s:O,s:O,s:O}", "path", path, "wrap", wrap, "__builtins__", PyEval_GetBuiltins());
     PyObject *done = names == NULL ? NULL : PyRun_String(code, Py_file_input, names, names);
 
+    Py_XDECREF(wrap);
     Py_XDECREF(names);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
@@ -327,6 +387,7 @@ done:
 static void run_job(py_main_job *job)
 {
     enif_free(job);
+    program.threads = count_threads();
     exit(Py_RunMain());
 }
 

@@ -15,14 +15,16 @@ run() ->
     ok = own_environment(os:getenv("ERLPY_ERTS")),
     ok = application:load(erlang_python),
     ok = application:set_env(erlang_python, program, true),
+    %% The program is the owner of this VM.
+    ok = application:set_env(erlang_python, callback_apply, application:get_env(erlang_python, callback_apply, all)),
     ok = use_environment_of(Self),
+    case py_env:executable() of
+        {ok, _} -> ok;
+        {error, Unfit} -> fail(Unfit)
+    end,
     case application:ensure_all_started(erlang_python) of
-        {ok, _} ->
-            py_nif:program_run();
-        {error, {erlang_python, {{Why, _}, _}}} ->
-            fail(Why);
-        {error, Why} ->
-            fail(Why)
+        {ok, _} -> py_nif:program_run();
+        {error, Why} -> fail(io_lib:format("~tp", [Why]))
     end.
 
 %% What ports inherit: as under erl, without what the launcher needs. (Python's environment is the C library's, another one.)
@@ -43,14 +45,7 @@ use_environment_of(Self) ->
         false -> ok
     end.
 
--spec fail(term()) -> no_return().
-fail({python, Why}) ->
-    fail(Why);
-fail(Why) ->
-    Text =
-        case is_binary(Why) of
-            true -> Why;
-            false -> io_lib:format("~tp", [Why])
-        end,
+-spec fail(unicode:chardata()) -> no_return().
+fail(Text) ->
     io:format(standard_error, "erlpy: ~ts~n", [Text]),
     erlang:halt(1).

@@ -1,10 +1,9 @@
-"""What a program of erlpy finds changed. Run by C as a plain script before the program (without importing the package)."""
+"""What a program of erlpy finds changed. C runs this as a script before the program, without importing the package."""
 
 from __future__ import annotations
 
 import os
 import sys
-import _thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # nothing is imported that a program without us would not have
@@ -12,34 +11,22 @@ if TYPE_CHECKING:  # nothing is imported that a program without us would not hav
     from typing import Any
 
 
-def without_warning(fork: Callable[[], Any]) -> Callable[[], Any]:
-    """`fork` without its warning about threads when the only ones besides the caller are the emulator's.
+def quietly(fork: Callable[[], Any]) -> Any:
+    """fork() without its warning about threads, for when all other threads are the emulator's.
 
-    CPython counts the threads of the OS process. The emulator's hold no Python lock and do not exist in the child.
+    CPython counts the threads of the OS process. Those of the emulator hold no lock of Python and are not in the child.
     """
+    import warnings
 
-    def wrapper() -> Any:
-        if _thread._count() > 0:
-            return fork()
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
-            return fork()
-
-    wrapper.__name__ = wrapper.__qualname__ = fork.__name__
-    wrapper.__doc__ = fork.__doc__
-    wrapper.__module__ = fork.__module__
-    return wrapper
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
+        return fork()
 
 
-def prepare() -> None:
+def prepare(wrap_fork: Callable[[Callable[[], Any], Callable[[Callable[[], Any]], Any]], Callable[[], Any]]) -> None:
+    """`wrap_fork(fork, quietly)` is a function that calls one of the two, as built-in functions are called."""
     posix = sys.modules["posix"]
     for name in ("fork", "forkpty"):
-        if hasattr(os, name):
-            wrapped = without_warning(getattr(posix, name))
-            setattr(posix, name, wrapped)
-            setattr(os, name, wrapped)
-
-
-prepare()
+        wrapped = wrap_fork(getattr(posix, name), quietly)
+        setattr(posix, name, wrapped)
+        setattr(os, name, wrapped)
