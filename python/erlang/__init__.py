@@ -21,7 +21,7 @@ from erlang._calls import (
 )
 from erlang._codec import register_decoder, register_encoder
 from erlang._state import state_decr, state_delete, state_get, state_incr, state_keys, state_set
-from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference
+from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference, set_conversion_limits
 
 if TYPE_CHECKING:
     from erlang._executor import ExecutionResult, execute_concurrent, execute_concurrent_async
@@ -59,6 +59,7 @@ __all__ = [
     "run",
     "self",
     "send",
+    "set_conversion_limits",
     "state_decr",
     "state_delete",
     "state_get",
