@@ -13,7 +13,7 @@
 
 static ErlNifFunc functions[] = {
     {"runtime_start", 2, runtime_start_nif, 0},
-    {"runtime_flush", 1, runtime_flush_nif, 0},
+    {"runtime_flush", 2, runtime_flush_nif, 0},
     {"program_run", 0, program_run_nif, 0},
     {"context_new", 5, context_new_nif, 0},
     {"context_close", 1, context_close_nif, 0},

@@ -351,13 +351,15 @@ static void start_job(py_main_job *main_job)
 
 static void flush_job(py_main_job *main_job)
 {
+    runtime_job *job = (runtime_job *)main_job;
+    PyObject *last = enif_is_identical(job->config, py_atoms.true_) ? Py_True : Py_False;
     PyObject *module = PyImport_ImportModule("erlang._boot");
-    PyObject *done = module == NULL ? NULL : PyObject_CallMethod(module, "flush", NULL);
+    PyObject *done = module == NULL ? NULL : PyObject_CallMethod(module, "flush", "O", last);
 
     PyErr_Clear();
     Py_XDECREF(done);
     Py_XDECREF(module);
-    finish_job((runtime_job *)main_job, py_atoms.ok);
+    finish_job(job, py_atoms.ok);
 }
 
 PY_NIF(runtime_start_nif)
@@ -373,11 +375,16 @@ PY_NIF(runtime_start_nif)
         runtime.program = enif_is_identical(program, py_atoms.true_);
     }
     pthread_mutex_unlock(&runtime.lock);
+    if (py_runtime_interp() != NULL) { /* its main thread may still be busy with the end of the application before */
+        ErlNifPid self;
+        enif_send(env, enif_self(env, &self), NULL, enif_make_tuple2(env, argv[0], py_atoms.ok));
+        return py_atoms.ok;
+    }
     return submit_job(env, argv[0], argv[1], start_job);
 }
 
 PY_NIF(runtime_flush_nif)
-{ /* (Ref) */
+{ /* (Ref, Last) */
     (void)argc;
     if (!enif_is_ref(env, argv[0])) {
         return enif_make_badarg(env);
@@ -385,5 +392,5 @@ PY_NIF(runtime_flush_nif)
     if (py_runtime_interp() == NULL) {
         return py_atoms.not_started;
     }
-    return submit_job(env, argv[0], py_atoms.undefined, flush_job);
+    return submit_job(env, argv[0], argv[1], flush_job);
 }

@@ -36,11 +36,12 @@ maybe_start({ok, Executable}) ->
 -spec prep_stop(State) -> State.
 prep_stop(State) ->
     Ref = make_ref(),
-    ok = py_nif:runtime_flush(Ref),
+    {Status, _} = init:get_status(),
+    ok = py_nif:runtime_flush(Ref, Status =:= stopping),
     receive
         {Ref, ok} -> State
     after ?FLUSH_MS ->
-        logger:warning("Python's atexit callbacks did not end within ~b ms; left as they are", [?FLUSH_MS]),
+        logger:warning("Python's threads and atexit callbacks did not end within ~b ms; left as they are", [?FLUSH_MS]),
         State
     end.
 

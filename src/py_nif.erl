@@ -2,7 +2,7 @@
 -module(py_nif).
 
 -export([runtime_start/2]).
--export([runtime_flush/1]).
+-export([runtime_flush/2]).
 -export([program_run/0]).
 -export([context_new/5]).
 -export([context_close/1]).
@@ -38,8 +38,8 @@ load() ->
 runtime_start(_Ref, _Config) -> erlang:nif_error(not_loaded).
 
 %% The caller gets {Ref, ok}.
--spec runtime_flush(reference()) -> ok | not_started | system_limit.
-runtime_flush(_Ref) -> erlang:nif_error(not_loaded).
+-spec runtime_flush(reference(), Last :: boolean()) -> ok | not_started | system_limit.
+runtime_flush(_Ref, _Last) -> erlang:nif_error(not_loaded).
 
 %% Python's main thread runs the program of priv/erlpy; its end is the end of this OS process.
 -spec program_run() -> ok | not_started.

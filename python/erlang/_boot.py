@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 SWITCH_INTERVAL_S = 0.0005
+THREADS_S = 2.0
 
 
 def boot() -> None:
@@ -20,11 +21,30 @@ def boot() -> None:
     _logging.install()
 
 
-def flush() -> None:
-    """Runs the atexit callbacks once and flushes the output, as the application stops."""
+def _end_threads() -> None:
+    """What Python does first at its end, for THREADS_S at most: executors finish, threads that are no daemons too."""
+    import threading
+
+    def wait() -> None:
+        for call in reversed(getattr(threading, "_threading_atexits", [])):
+            call()
+        here = (threading.current_thread(), threading.main_thread())
+        for thread in threading.enumerate():
+            if not thread.daemon and thread not in here:
+                thread.join()
+
+    waiter = threading.Thread(target=wait, name="erlang-end", daemon=True)
+    waiter.start()
+    waiter.join(THREADS_S)
+
+
+def flush(last: bool) -> None:
+    """Runs the atexit callbacks once and flushes the output, as the application stops; `last`: with the whole VM."""
     import atexit
     import contextlib
 
+    if last:
+        _end_threads()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
