@@ -84,10 +84,17 @@ static PyObject *type_name(py_state *st, PyTypeObject *type)
 
 int py_ref_make(py_state *st, ErlNifEnv *env, PyObject *obj, ERL_NIF_TERM *out)
 {
-    PyObject *name = type_name(st, Py_TYPE(obj));
     Py_ssize_t size = 6;
-    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8AndSize(name, &size);
+    const char *text;
     ERL_NIF_TERM binary, resource;
+
+    if (PY_UNLIKELY(st->interp == NULL)) {
+        PyErr_Format(PyExc_RuntimeError, "no reference to a %.100s: this interpreter was not started from Erlang",
+                     Py_TYPE(obj)->tp_name);
+        return -1;
+    }
+    PyObject *name = type_name(st, Py_TYPE(obj));
+    text = name == NULL ? NULL : PyUnicode_AsUTF8AndSize(name, &size);
 
     if (text == NULL) {
         PyErr_Clear();
@@ -125,8 +132,9 @@ PyObject *py_ref_object(py_state *st, ErlNifEnv *env, ERL_NIF_TERM resource)
     if (PY_LIKELY(held->interp == st->interp))
         return Py_NewRef(held->obj);
     if (atomic_load(&held->interp->alive))
-        PyErr_Format(PyExc_ValueError, "this reference belongs to Python interpreter %llu and cannot be used in %llu",
-                     (unsigned long long)held->interp->id, (unsigned long long)st->interp->id);
+        PyErr_Format(PyExc_ValueError,
+                     "this reference belongs to Python interpreter %llu and cannot be used in another",
+                     (unsigned long long)held->interp->id);
     else
         PyErr_Format(PyExc_ValueError, "this reference belongs to Python interpreter %llu, which has ended",
                      (unsigned long long)held->interp->id);
@@ -135,8 +143,14 @@ PyObject *py_ref_object(py_state *st, ErlNifEnv *env, ERL_NIF_TERM resource)
 
 ERL_NIF_TERM py_ref_binary(py_state *st, ErlNifEnv *env, PyObject *owner, const void *data, size_t size)
 {
+    ERL_NIF_TERM binary;
+
+    if (PY_UNLIKELY(st->interp == NULL)) {
+        memcpy(enif_make_new_binary(env, size, &binary), data, size);
+        return binary;
+    }
     hold *held = hold_new(st, pin_rtype, owner, &live_pins);
-    ERL_NIF_TERM binary = enif_make_resource_binary(env, held, data, size);
+    binary = enif_make_resource_binary(env, held, data, size);
     enif_release_resource(held);
     return binary;
 }

@@ -17,7 +17,7 @@ int py_ref_init(PyObject *module, py_state *st);
 int py_ref_traverse(py_state *st, visitproc visit, void *arg);
 void py_ref_clear(py_state *st);
 
-/* Attached. 0, or -1 with an exception. */
+/* Attached. 0, or -1 with an exception (in an interpreter that is not ours there are no refs). */
 int py_ref_make(py_state *st, ErlNifEnv *env, PyObject *obj, ERL_NIF_TERM *out);
 
 /* Any thread: the interpreter of a `{py_ref, _, _}` (borrowed, as long as the term lives), or NULL. */
@@ -27,7 +27,8 @@ py_interp *py_ref_interp(ErlNifEnv *env, ERL_NIF_TERM term);
  * when it is no resource of ours; NULL with a ValueError when the object belongs to another interpreter. */
 PyObject *py_ref_object(py_state *st, ErlNifEnv *env, ERL_NIF_TERM resource);
 
-/* A binary over memory that `owner` (a bytes, str or Buffer) keeps; it holds `owner` while it lives. Attached. */
+/* A binary over memory that `owner` (a bytes, str or Buffer) keeps; it holds `owner` while it lives. A copy in an
+ * interpreter that is not ours. Attached. */
 ERL_NIF_TERM py_ref_binary(py_state *st, ErlNifEnv *env, PyObject *owner, const void *data, size_t size);
 
 /* Live refs and live pinned binaries in this VM. Any thread. */

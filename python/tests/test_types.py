@@ -574,3 +574,27 @@ def test_stdlib_values() -> None:
     assert roundtrip(fractions.Fraction(3, 7)) == fractions.Fraction(3, 7)
     assert roundtrip(uuid.NAMESPACE_DNS) == uuid.NAMESPACE_DNS
     assert roundtrip(sys.version_info) == tuple(sys.version_info)
+
+
+def test_interpreters_that_python_made_have_no_refs() -> None:
+    """Nobody would drop what Erlang held of them; values cross all the same."""
+    interpreters = pytest.importorskip("_interpreters")
+    interp = interpreters.create()
+    try:
+        failed = interpreters.run_string(
+            interp,
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            "import _erlang\n"
+            "assert _erlang.roundtrip([1, 'a', {b'\\xff': None}]) == [1, 'a', {b'\\xff': None}]\n"
+            "assert _erlang.roundtrip(b'\\xff' * 100000) == b'\\xff' * 100000\n"
+            "assert _erlang.Atom('ok') is _erlang.roundtrip(_erlang.Atom('ok'))\n"
+            "try:\n"
+            "    _erlang.roundtrip(object())\n"
+            "except RuntimeError as error:\n"
+            "    assert 'not started from Erlang' in str(error)\n"
+            "else:\n"
+            "    raise AssertionError\n",
+        )
+    finally:
+        interpreters.destroy(interp)
+    assert failed is None, failed.formatted
