@@ -1,5 +1,5 @@
 # make build | test | demo are all a fresh clone needs; `make help` lists the rest.
-.PHONY: help setup build test lint format demo bench bench-calls bench-async bench-charts soak sanitize matrix clean
+.PHONY: help setup build test test-asyncio lint format demo bench bench-calls bench-async bench-charts soak sanitize matrix clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -12,6 +12,9 @@ build: setup     ## set up and build
 
 test: build      ## all suites: Erlang, and Python inside the BEAM
 	@scripts/test
+
+test-asyncio: build  ## CPython's own test_asyncio on our loop
+	@scripts/test-asyncio
 
 lint: build      ## xref, dialyzer, warnings as errors, ruff, mypy, clang-format, cppcheck
 	@scripts/lint
