@@ -95,13 +95,16 @@ static bool read_arguments(char ***args, int *count)
 static bool read_arguments(char ***args, int *count)
 {
     size_t len = 0, cap = 1 << 16, n;
-    char *text = malloc(cap), *at;
+    char *text = malloc(cap), *at, *longer;
     FILE *file = fopen("/proc/self/cmdline", "r");
 
     while (file != NULL && text != NULL && (n = fread(text + len, 1, cap - len - 1, file)) > 0) {
         len += n;
         if (cap - len == 1) {
-            text = realloc(text, cap *= 2);
+            if ((longer = realloc(text, cap *= 2)) == NULL) {
+                free(text);
+            }
+            text = longer;
         }
     }
     if (file != NULL) {

@@ -36,8 +36,8 @@ bool py_runtime_on_main(void);
 /* runtime_start(Ref, Config) -> ok, then {Ref, ok | {error, Text}}. */
 PY_NIF(runtime_start_nif);
 
-/* runtime_flush(Ref, Last) -> ok, then {Ref, ok}: atexit callbacks run, stdout and stderr are flushed. Last: the VM ends,
- * so threads that Python would wait for are waited for, a while. */
+/* runtime_flush(Ref, Last) -> ok, then {Ref, ok}: atexit callbacks run, stdout and stderr are flushed. Last: the VM
+ * ends, so threads that Python would wait for are waited for, a while. */
 PY_NIF(runtime_flush_nif);
 
 #endif

@@ -521,7 +521,7 @@ start_request(Handle, Module, Function, Args, Kwargs) ->
     Ref = make_ref(),
     case submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED) of
         ok -> ok;
-        Error -> self() ! {Ref, Error}
+        Error -> self() ! {Ref, Error}, ok
     end,
     Ref.
 
@@ -570,6 +570,8 @@ timeout(#{timeout := Timeout}) -> Timeout;
 timeout(#{}) -> ?TIMEOUT_MS;
 timeout(Timeout) -> Timeout.
 
+%% Callers may pass what the type of options forbids.
+-dialyzer({no_match, flags/1}).
 -spec flags(timeout() | options()) -> integer().
 flags(Options) when is_map(Options) ->
     case maps:keys(maps:without([timeout, binaries], Options)) of

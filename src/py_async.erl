@@ -42,7 +42,7 @@ call(Handle, Module, Function, {Args, Kwargs}) ->
     Ref = make_ref(),
     case py:submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED bor ?LOOP) of
         ok -> ok;
-        Error -> self() ! {Ref, Error}
+        Error -> self() ! {Ref, Error}, ok
     end,
     Ref.
 
@@ -116,7 +116,7 @@ fill(Map, Index, [Args | List], Free, Running, Done, Failed) when Free =/= 0 ->
     Ref = make_ref(),
     case submit_call(Handle, Ref, Module, Function, Args, left(Deadline), Flags) of
         ok -> ok;
-        Error -> self() ! {Ref, Error}
+        Error -> self() ! {Ref, Error}, ok
     end,
     fill(Map, Index + 1, List, decrement(Free), Running#{Ref => Index}, Done, Failed);
 fill(_Map, _Index, [], _Free, Running, Done, []) when map_size(Running) =:= 0 ->

@@ -300,6 +300,8 @@ failure(Class, Reason, Stack) ->
     Text = unicode:characters_to_binary(erl_error:format_exception(Class, Reason, [])),
     {error, Class, Reason, Stack, {string:trim(Text), [frame(F) || F <- Stack]}}.
 
+%% Dialyzer does not know the form of a fun.
+-dialyzer({no_match, frame/1}).
 -spec frame(tuple()) -> frame().
 frame({Module, Function, Args, Location}) when is_list(Args) ->
     frame({Module, Function, length(Args), Location});

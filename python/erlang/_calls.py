@@ -1,4 +1,4 @@
-"""Calling Erlang and sending to its processes, and the error that Erlang raises here. docs/callbacks.md has the contract."""
+"""Calling Erlang and sending to its processes, and the error that Erlang raises here: see docs/callbacks.md."""
 
 from __future__ import annotations
 

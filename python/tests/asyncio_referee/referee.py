@@ -4,8 +4,8 @@
     referee.py test_events ...      these modules
     referee.py --loop erlang ...    our loop alone, without the comparison
 
-A test that passes on the stock loop must pass on ours, unless `not_applicable.json` names it, with the reason. Each module
-runs in a process of its own (`sys.executable`: python or erlpy alike). Exit status 0 if the verdict is good.
+A test that passes on the stock loop must pass on ours, unless `not_applicable.json` names it, with the reason. Each
+module runs in a process of its own (`sys.executable`: python or erlpy alike). Exit status 0 if the verdict is good.
 
 What is replaced: asyncio.SelectorEventLoop, asyncio.EventLoop and the default policy's loop. With `--base`, also
 BaseEventLoop and BaseSelectorEventLoop, which tests build directly and feed with fake selectors: the C type then
