@@ -560,6 +560,7 @@ changing_dict(_) ->
 
 %% Nothing of one interpreter gets into another.
 ref_of_another_interpreter(_) ->
+    process_flag(trap_exit, true),
     case py_context:start_link(#{isolation => interpreter}) of
         {ok, Context} ->
             {ok, Ref} = py:eval(Context, "object()"),
