@@ -345,19 +345,15 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
     return 0;
 }
 
-/* Every object of this part, for init, traverse and clear alike. */
-/* clang-format off: it breaks the lines anew each time */
+/* Every object of this part, for init, traverse and clear alike. The formatter would break the lines anew each time. */
+/* clang-format off */
 #define LOOP_STRINGS(S)                                                                                                \
-    S(str_cancelled, "_cancelled")                                                                                     \
-    S(str_run, "_run")                                                                                                 \
-    S(str_scheduled, "_scheduled")                                                                                     \
-    S(str_context, "context")                                                                                          \
-    S(str_loop, "loop")                                                                                                \
-    S(str_name, "name") S(str_task, "Task") S(str_future, "Future") S(str_select, "select")                            \
-        S(str_process_events, "_process_events") S(str_run_once, "_run_once") S(str_time, "time")                      \
-            S(str_call_exception_handler, "call_exception_handler") S(str_call_at, "call_at")                          \
-                S(str_check_thread, "_check_thread") S(str_check_callback, "_check_callback")                          \
-                    S(str_callback, "callback") S(str_delay, "delay") S(str_when, "when")
+    S(str_cancelled, "_cancelled") S(str_run, "_run") S(str_scheduled, "_scheduled") S(str_context, "context")         \
+    S(str_loop, "loop") S(str_name, "name") S(str_task, "Task") S(str_future, "Future") S(str_select, "select")        \
+    S(str_process_events, "_process_events") S(str_run_once, "_run_once") S(str_time, "time")                          \
+    S(str_call_exception_handler, "call_exception_handler") S(str_call_at, "call_at")                                  \
+    S(str_check_thread, "_check_thread") S(str_check_callback, "_check_callback") S(str_callback, "callback")          \
+    S(str_delay, "delay") S(str_when, "when")
 /* clang-format on */
 
 #define LOOP_OBJECTS(O)                                                                                                \
