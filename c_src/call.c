@@ -127,6 +127,25 @@ static int call_names(py_state *st, py_request *req, PyObject *out[2])
 
 /* ---- targets ---- */
 
+/* Whether the exception is that the module `full` itself is missing, and not one that it needs. */
+static bool is_missing(PyObject *full)
+{
+    PyObject *error, *name = NULL;
+    bool missing = false;
+
+    if (full == NULL || !PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
+        return false;
+    }
+    error = PyErr_GetRaisedException();
+    if (PyObject_GetOptionalAttrString(error, "name", &name) > 0) {
+        missing = PyUnicode_Check(name) && PyUnicode_Compare(name, full) == 0;
+    }
+    PyErr_Clear();
+    Py_XDECREF(name);
+    PyErr_SetRaisedException(error);
+    return missing;
+}
+
 /* The submodule `name` of `object`, imported; NULL without an exception when `object` is no package or has none. */
 static PyObject *submodule(PyObject *object, PyObject *name)
 {
@@ -137,14 +156,13 @@ static PyObject *submodule(PyObject *object, PyObject *name)
         (imported = PyImport_Import(full)) != NULL) {
         value = PyObject_GetAttr(object, name);
     }
+    if (value == NULL && PyErr_Occurred() != NULL && (is_missing(full) || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        PyErr_Clear();
+    }
     Py_XDECREF(imported);
     Py_XDECREF(full);
     Py_XDECREF(base);
     Py_XDECREF(path);
-    if (value == NULL &&
-        (PyErr_ExceptionMatches(PyExc_ModuleNotFoundError) || PyErr_ExceptionMatches(PyExc_AttributeError))) {
-        PyErr_Clear();
-    }
     return value;
 }
 
