@@ -61,6 +61,10 @@
     A(py_call, "py_call")                                                                                              \
     A(py_send, "py_send")                                                                                              \
     A(py_kill, "py_kill")                                                                                              \
+    A(py_channel, "py_channel")                                                                                        \
+    A(closed, "closed")                                                                                                \
+    A(wait, "wait")                                                                                                    \
+    A(again, "again")                                                                                                  \
     A(py_chain, "py_chain")                                                                                            \
     A(apply, "apply")                                                                                                  \
     A(exit_, "exit")                                                                                                   \

@@ -158,6 +158,18 @@ static void fail(py_callback *cb, uint64_t id, ERL_NIF_TERM reason)
     }
 }
 
+void py_callback_fire(uint64_t id)
+{
+    py_callback *cb = slot_of(id);
+
+    if (claim(cb, id)) {
+        cb->result = enif_make_tuple2(cb->env, py_atoms.ok, py_atoms.true_);
+        finish(cb, id);
+    }
+}
+
+bool py_callback_is_waiting(uint64_t id) { return is_live(slot_of(id), id); }
+
 /* ---- servers ---- */
 
 bool py_callback_server(unsigned hint, ErlNifPid *pid)

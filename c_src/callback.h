@@ -87,6 +87,12 @@ static inline int py_callback_state(py_callback *cb)
     return (int)(atomic_load_explicit(&cb->word, memory_order_acquire) & 7);
 }
 
+/* Answers a slot that stands for something other than a call with {ok, true}. */
+void py_callback_fire(uint64_t id);
+
+/* Whether somebody still waits in the slot of that id. */
+bool py_callback_is_waiting(uint64_t id);
+
 /* A server's pid, for messages that are not calls. */
 bool py_callback_server(unsigned hint, ErlNifPid *pid);
 
@@ -121,6 +127,9 @@ int py_callback_until(PyObject *timeout, uint64_t *until_ns);
 /* callback_pending.c and send.c */
 int py_callback_pending_init(PyObject *module, py_state *st);
 int py_callback_send_init(PyObject *module);
+
+/* A Pending around an open slot that py_callback_fire answers. */
+PyObject *py_callback_pending_open(py_state *st, uint64_t *id);
 
 /* {Class, Reason, Stack} as it came from Erlang, when `exc` is an ErlangError that did. */
 bool py_callback_error_term(py_state *st, PyObject *exc, ErlNifEnv *env, ERL_NIF_TERM *out);

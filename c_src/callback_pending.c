@@ -41,6 +41,23 @@ static PyObject *start(PyObject *module, PyObject *const *args, Py_ssize_t n)
     return (PyObject *)self;
 }
 
+PyObject *py_callback_pending_open(py_state *st, uint64_t *id)
+{
+    PyTypeObject *type = st->callback.pending_type;
+    pending *self = (pending *)type->tp_alloc(type, 0);
+
+    if (self == NULL) {
+        return NULL;
+    }
+    if ((self->cb = py_callback_new()) == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    *id = self->cb->id;
+    py_callback_open(self->cb);
+    return (PyObject *)self;
+}
+
 /* True when the call was still open. */
 static bool give_up(pending *self)
 {

@@ -3,6 +3,7 @@
 
 #include "atoms.h"
 #include "callback.h"
+#include "channel.h"
 #include "context.h"
 #include "park.h"
 #include "ref.h"
@@ -58,6 +59,7 @@ PY_NIF(counters_nif)
     put(env, &map, "requests", enif_make_int64(env, atomic_load(&py_requests_live)));
     put(env, &map, "refs", enif_make_int64(env, py_ref_count()));
     put(env, &map, "pins", enif_make_int64(env, py_ref_pin_count()));
+    put(env, &map, "channels", enif_make_int64(env, atomic_load(&py_channels_live)));
     put(env, &map, "callbacks", enif_make_int64(env, atomic_load(&py_callbacks_live)));
     put(env, &map, "contexts", enif_make_int64(env, atomic_load(&py_contexts_live)));
     return map;

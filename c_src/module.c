@@ -9,6 +9,7 @@
     P(ref)                                                                                                             \
     P(call)                                                                                                            \
     P(output)                                                                                                          \
+    P(channel)                                                                                                         \
     P(callback)                                                                                                        \
     P(loop)                                                                                                            \
     P(driver)

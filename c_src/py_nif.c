@@ -4,6 +4,7 @@
 #include "async_thread.h"
 #include "atoms.h"
 #include "callback.h"
+#include "channel.h"
 #include "context.h"
 #include "info.h"
 #include "program.h"
@@ -29,6 +30,12 @@ static ErlNifFunc functions[] = {
     {"callback_reply", 2, callback_reply_nif, 0},
     {"callback_down", 2, callback_down_nif, 0},
     {"callback_names", 1, callback_names_nif, 0},
+    {"channel_new", 2, channel_new_nif, 0},
+    {"channel_send", 3, channel_send_nif, 0},
+    {"channel_recv", 3, channel_recv_nif, 0},
+    {"channel_forget", 2, channel_forget_nif, 0},
+    {"channel_close", 1, channel_close_nif, 0},
+    {"channel_info", 1, channel_info_nif, 0},
     {"counters", 0, counters_nif, 0},
     {"atom_quota", 1, atom_quota_nif, 0},
     {"python_version", 0, python_version_nif, 0},
@@ -41,7 +48,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)info;
     py_atoms_init(env);
     if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 ||
-        py_callback_load(env) < 0 || py_runtime_load(env) < 0) {
+        py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }
     return 0;

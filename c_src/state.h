@@ -14,6 +14,7 @@
 
 #include "call.h"
 #include "callback.h"
+#include "channel.h"
 #include "driver.h"
 #include "exception.h"
 #include "loop.h"
@@ -30,6 +31,7 @@ struct py_state {
     py_call_part call;
     py_output_part output;
     py_callback_part callback;
+    py_channel_part channel;
     py_loop_part loop;
     py_driver_part driver;
 };

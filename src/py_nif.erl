@@ -18,6 +18,12 @@
 -export([callback_reply/2]).
 -export([callback_down/2]).
 -export([callback_names/1]).
+-export([channel_new/2]).
+-export([channel_send/3]).
+-export([channel_recv/3]).
+-export([channel_forget/2]).
+-export([channel_close/1]).
+-export([channel_info/1]).
 -export([counters/0]).
 -export([atom_quota/1]).
 -export([python_version/0]).
@@ -106,6 +112,29 @@ loop_start(_Context) -> erlang:nif_error(not_loaded).
 %% After ok the caller gets {Ref, ok} when the loop has ended; what runs may take DrainMs until then.
 -spec loop_stop(context(), reference(), DrainMs :: non_neg_integer()) -> ok | not_started.
 loop_stop(_Context, _Ref, _DrainMs) -> erlang:nif_error(not_loaded).
+
+%% Channels; see py_channel. wait: {Ref, py_channel} will come when it is time to try again; again: it is time now.
+-spec channel_new(pos_integer(), pos_integer()) -> reference().
+channel_new(_Capacity, _MaxBytes) -> erlang:nif_error(not_loaded).
+
+-spec channel_send(reference(), term(), reference()) -> ok | wait | again | closed.
+channel_send(_Channel, _Term, _Ref) -> erlang:nif_error(not_loaded).
+
+-spec channel_recv(reference(), pos_integer(), reference()) -> [term()] | wait | again | closed.
+channel_recv(_Channel, _Max, _Ref) -> erlang:nif_error(not_loaded).
+
+%% No message for Ref will be sent; one may be on its way.
+-spec channel_forget(reference(), reference()) -> ok.
+channel_forget(_Channel, _Ref) -> erlang:nif_error(not_loaded).
+
+-spec channel_close(reference()) -> ok.
+channel_close(_Channel) -> erlang:nif_error(not_loaded).
+
+-spec channel_info(reference()) ->
+    {Capacity :: pos_integer(), MaxBytes :: pos_integer(), ToPython :: Queue, ToErlang :: Queue}
+when
+    Queue :: {Length :: non_neg_integer(), Bytes :: non_neg_integer(), Closed :: boolean()}.
+channel_info(_Channel) -> erlang:nif_error(not_loaded).
 
 %% cancelled: it was asked to stop; done: its reply has been sent, or there is no such request. With Silent no reply
 %% comes after `cancelled`.

@@ -162,7 +162,7 @@ errors_have_class_reason_and_stack(Config) ->
         (error) -> error({bad, thing});
         (exit) -> exit({shutdown, 1});
         (throw) -> throw(ball);
-        (badarg) -> list_to_atom(hd([1]))
+        (Bad) -> list_to_atom(Bad)
     end),
     ok = py:exec(C, <<
         "def caught(kind):\n"

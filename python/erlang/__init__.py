@@ -19,6 +19,7 @@ from erlang._calls import (
     send,
     whereis,
 )
+from erlang._channel import Channel
 from erlang._codec import register_decoder, register_encoder
 from erlang._state import state_decr, state_delete, state_get, state_incr, state_keys, state_set
 from erlang._types import Atom, BitString, Buffer, Fun, ImproperList, Pid, Port, Reference, set_conversion_limits
@@ -33,6 +34,7 @@ __all__ = [
     "Atom",
     "BitString",
     "Buffer",
+    "Channel",
     "ErlangError",
     "ErlangEventLoop",
     "ExecutionResult",

@@ -77,7 +77,8 @@ def _settle(future: Future[Any], pending: _erlang.Pending) -> None:
         future.set_exception(error)
 
 
-async def _await(pending: _erlang.Pending) -> Any:
+async def wait_pending(pending: _erlang.Pending) -> Any:
+    """The result of a pending call, on the running loop."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -92,11 +93,11 @@ async def async_call(name: str | Fun, *args: Any, timeout: float | None = None) 
     pending = _erlang.start(name, args)
     try:
         if timeout is None:
-            return await _await(pending)
+            return await wait_pending(pending)
         import asyncio
 
         async with asyncio.timeout(timeout):
-            return await _await(pending)
+            return await wait_pending(pending)
     finally:
         pending.cancel()
 
@@ -126,7 +127,7 @@ class Monitor:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         if self._reason is None:
-            self._reason = ((yield from _await(self._open()).__await__()),)
+            self._reason = ((yield from wait_pending(self._open()).__await__()),)
         return self._reason[0]
 
     def demonitor(self) -> None:
