@@ -17,7 +17,7 @@ static int import_asyncio(py_state *st)
     py_loop_part *part = &st->loop;
     PyObject *defaults;
 
-    if (part->kw_loop != NULL)
+    if (part->no_args != NULL)
         return 0;
     Py_XSETREF(part->asyncio_handle, import_attr("asyncio.events", "Handle"));
     Py_XSETREF(part->asyncio_timer_handle, import_attr("asyncio.events", "TimerHandle"));
@@ -33,8 +33,8 @@ static int import_asyncio(py_state *st)
     if (PyDict_Check(defaults) && PyDict_GetItemString(defaults, "debug") != NULL)
         Py_XSETREF(part->kw_debug, Py_BuildValue("(s)", "debug"));
     Py_DECREF(defaults);
-    part->kw_loop = PyTuple_Pack(1, part->str_loop);
-    return part->kw_loop == NULL || PyErr_Occurred() ? -1 : 0;
+    part->no_args = PyTuple_New(0);
+    return part->no_args == NULL || PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -66,6 +66,7 @@ static int loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->selector);
     Py_VISIT(loop->own_selector);
     Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->kwargs);
     for (size_t i = 0; i < loop->timers_len; i++)
         Py_VISIT(loop->timers[i].handle);
     return py_fds_traverse(loop, visit, arg);
@@ -82,6 +83,7 @@ static int loop_clear(PyObject *self)
     Py_CLEAR(loop->selector);
     Py_CLEAR(loop->own_selector);
     Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->kwargs);
     return 0;
 }
 
@@ -205,6 +207,7 @@ static int set_closed_and_drop(PyObject *self, PyObject *value, void *closure)
     if (loop->closed) { /* asyncio clears its queues right after setting this */
         py_ready_drop(loop->ready);
         py_timers_drop(loop);
+        Py_CLEAR(loop->kwargs);
     }
     return 0;
 }
@@ -345,23 +348,41 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
     return 0;
 }
 
-/* Every object of this part, for init, traverse and clear alike. The formatter would break the lines anew each time. */
-/* clang-format off */
+/* Every object of this part, for init, traverse and clear alike. */
 #define LOOP_STRINGS(S)                                                                                                \
-    S(str_cancelled, "_cancelled") S(str_run, "_run") S(str_scheduled, "_scheduled") S(str_context, "context")         \
-    S(str_loop, "loop") S(str_name, "name") S(str_task, "Task") S(str_future, "Future") S(str_select, "select")        \
-    S(str_process_events, "_process_events") S(str_run_once, "_run_once") S(str_time, "time")                          \
-    S(str_call_exception_handler, "call_exception_handler") S(str_call_at, "call_at")                                  \
-    S(str_check_thread, "_check_thread") S(str_check_callback, "_check_callback") S(str_callback, "callback")          \
-    S(str_delay, "delay") S(str_when, "when")
-/* clang-format on */
+    S(str_cancelled, "_cancelled");                                                                                    \
+    S(str_run, "_run");                                                                                                \
+    S(str_scheduled, "_scheduled");                                                                                    \
+    S(str_context, "context");                                                                                         \
+    S(str_loop, "loop");                                                                                               \
+    S(str_name, "name");                                                                                               \
+    S(str_task, "Task");                                                                                               \
+    S(str_future, "Future");                                                                                           \
+    S(str_select, "select");                                                                                           \
+    S(str_process_events, "_process_events");                                                                          \
+    S(str_run_once, "_run_once");                                                                                      \
+    S(str_time, "time");                                                                                               \
+    S(str_call_exception_handler, "call_exception_handler");                                                           \
+    S(str_call_at, "call_at");                                                                                         \
+    S(str_check_thread, "_check_thread");                                                                              \
+    S(str_check_callback, "_check_callback");                                                                          \
+    S(str_callback, "callback");                                                                                       \
+    S(str_delay, "delay");                                                                                             \
+    S(str_when, "when");
 
 #define LOOP_OBJECTS(O)                                                                                                \
-    O(loop_type)                                                                                                       \
-    O(handle_type)                                                                                                     \
-    O(timer_handle_type)                                                                                               \
-    O(ready_type)                                                                                                      \
-    O(asyncio_handle) O(asyncio_timer_handle) O(tasks) O(futures) O(format_callback) O(kw_debug) O(kw_loop)
+    O(loop_type);                                                                                                      \
+    O(handle_type);                                                                                                    \
+    O(timer_handle_type);                                                                                              \
+    O(ready_type);                                                                                                     \
+    O(asyncio_handle);                                                                                                 \
+    O(asyncio_timer_handle);                                                                                           \
+    O(tasks);                                                                                                          \
+    O(futures);                                                                                                        \
+    O(format_callback);                                                                                                \
+    O(kw_debug);                                                                                                       \
+    O(no_args);                                                                                                        \
+    O(kw_context);
 
 int py_loop_init(PyObject *module, py_state *st)
 {
@@ -369,7 +390,7 @@ int py_loop_init(PyObject *module, py_state *st)
 
 #define INTERN(field, text)                                                                                            \
     if ((part->field = PyUnicode_InternFromString(text)) == NULL)                                                      \
-        return -1;
+    return -1
     LOOP_STRINGS(INTERN)
 #undef INTERN
     if (py_ready_init(module, st) < 0 || py_loop_handle_init(module, st) < 0)
@@ -383,18 +404,16 @@ int py_loop_init(PyObject *module, py_state *st)
 
 int py_loop_traverse(py_state *st, visitproc visit, void *arg)
 {
-#define VISIT(field) Py_VISIT(st->loop.field);
+#define VISIT(field) Py_VISIT(st->loop.field)
     LOOP_OBJECTS(VISIT)
 #undef VISIT
     return 0;
 }
 
-void py_loop_clear(py_state *st)
-{
-#define CLEAR(field) Py_CLEAR(st->loop.field);
-#define CLEAR_STRING(field, text) Py_CLEAR(st->loop.field);
-    LOOP_OBJECTS(CLEAR)
-    LOOP_STRINGS(CLEAR_STRING)
+void py_loop_clear(py_state *st){
+#define CLEAR(field) Py_CLEAR(st->loop.field)
+#define CLEAR_STRING(field, text) Py_CLEAR(st->loop.field)
+    LOOP_OBJECTS(CLEAR) LOOP_STRINGS(CLEAR_STRING)
 #undef CLEAR
 #undef CLEAR_STRING
 }

@@ -17,7 +17,7 @@ typedef struct {
     PyObject *asyncio_handle, *asyncio_timer_handle; /* the stock classes: for debug mode and isinstance */
     PyObject *tasks, *futures;                       /* modules */
     PyObject *format_callback;                       /* asyncio.format_helpers._format_callback_source */
-    PyObject *kw_debug, *kw_loop;                    /* names of keyword arguments, as tuples */
+    PyObject *kw_debug, *kw_context, *no_args;       /* names of keyword arguments, as tuples */
     PyObject *str_cancelled, *str_run, *str_scheduled, *str_context, *str_loop, *str_name, *str_task, *str_future,
         *str_select, *str_process_events, *str_run_once, *str_time, *str_call_exception_handler, *str_call_at,
         *str_check_thread, *str_check_callback, *str_callback, *str_delay, *str_when;

@@ -48,6 +48,10 @@ static int parse_keywords(py_loop *loop, const char *function, PyObject *const *
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         if (PyUnicode_Compare(name, loop->st->loop.str_context) == 0) {
             out->context = Py_IsNone(values[i]) ? NULL : values[i];
+#ifndef Py_GIL_DISABLED
+            if (PyTuple_GET_SIZE(kwnames) == 1) /* Tasks come with the same ("context",) again and again */
+                Py_XSETREF(loop->st->loop.kw_context, Py_NewRef(kwnames));
+#endif
             continue;
         }
         int k = 0;
@@ -75,8 +79,12 @@ static inline int parse(py_loop *loop, const char *function, PyObject *const *na
         out->lead[i] = args[i];
     out->rest = args + given;
     out->nrest = nargs - given;
-    if (kwnames != NULL && parse_keywords(loop, function, names, nlead, args + nargs, kwnames, out) < 0)
-        return -1;
+    if (kwnames != NULL) {
+        if (PY_LIKELY(kwnames == loop->st->loop.kw_context))
+            out->context = Py_IsNone(args[nargs]) ? NULL : args[nargs];
+        else if (parse_keywords(loop, function, names, nlead, args + nargs, kwnames, out) < 0)
+            return -1;
+    }
     for (int i = 0; i < nlead; i++) {
         if (out->lead[i] == NULL) {
             PyErr_Format(PyExc_TypeError, "%s() missing a required argument: '%U'", function, names[i]);
@@ -309,11 +317,23 @@ static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* {"loop": self}, made once: Task and Future take the loop by keyword, and so need no dict of their own each time. */
+static PyObject *loop_kwargs(py_loop *loop)
+{
+    if (loop->kwargs == NULL) {
+        loop->kwargs = PyDict_New();
+        if (loop->kwargs != NULL && PyDict_SetItem(loop->kwargs, loop->st->loop.str_loop, PY_LOOP_OBJ(loop)) < 0)
+            Py_CLEAR(loop->kwargs);
+    }
+    return loop->kwargs;
+}
+
 static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    py_loop_part *part = &((py_loop *)self)->st->loop;
-    PyObject *cls = PyObject_GetAttr(part->futures, part->str_future);
-    PyObject *future = cls == NULL ? NULL : PyObject_Vectorcall(cls, &self, 0, part->kw_loop);
+    py_loop *loop = (py_loop *)self;
+    PyObject *kwargs = loop_kwargs(loop);
+    PyObject *cls = kwargs == NULL ? NULL : PyObject_GetAttr(loop->st->loop.futures, loop->st->loop.str_future);
+    PyObject *future = cls == NULL ? NULL : PyObject_Call(cls, loop->st->loop.no_args, kwargs);
     Py_XDECREF(cls);
     return future;
 }
@@ -333,39 +353,30 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
 {
     py_loop *loop = (py_loop *)self;
     py_loop_part *part = &loop->st->loop;
-    PyObject *argv[4], *names[3], *kw = part->kw_loop;
-    int n = 2;
+    PyObject *kwargs, *cls, *argv, *task = NULL;
 
     bool plain = nargs == 1 && !loop->debug && Py_IsNone(loop->task_factory);
-    argv[0] = nargs > 0 ? args[0] : NULL;
-    argv[1] = self;
-    names[0] = part->str_loop;
-    for (Py_ssize_t i = 0; plain && kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i), *value = args[nargs + i];
-        plain =
-            n < 4 && (PyUnicode_Compare(name, part->str_name) == 0 || PyUnicode_Compare(name, part->str_context) == 0);
-        if (plain && !Py_IsNone(value)) {
-            names[n - 1] = name;
-            argv[n++] = value;
-        }
+    Py_ssize_t nkw = plain && kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t i = 0; plain && i < nkw; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        plain = PyUnicode_Compare(name, part->str_name) == 0 || PyUnicode_Compare(name, part->str_context) == 0;
     }
     if (!plain)
         return stock_create_task(loop, args, nargs, kwnames);
-    if (py_loop_check_closed(loop) < 0)
+    if (py_loop_check_closed(loop) < 0 || (kwargs = loop_kwargs(loop)) == NULL)
         return NULL;
-    PyObject *cls = PyObject_GetAttr(part->tasks, part->str_task);
-    PyObject *task = NULL;
-    if (n > 2) {
-        kw = PyTuple_New(n - 1);
-        for (int i = 0; kw != NULL && i < n - 1; i++)
-            PyTuple_SET_ITEM(kw, i, Py_NewRef(names[i]));
-    } else {
-        Py_INCREF(kw);
+    kwargs = nkw > 0 ? PyDict_Copy(kwargs) : Py_NewRef(kwargs);
+    for (Py_ssize_t i = 0; kwargs != NULL && i < nkw; i++) {
+        if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[1 + i]) < 0)
+            Py_CLEAR(kwargs);
     }
-    if (cls != NULL && kw != NULL)
-        task = PyObject_Vectorcall(cls, argv, 1, kw);
+    cls = PyObject_GetAttr(part->tasks, part->str_task);
+    argv = PyTuple_Pack(1, args[0]);
+    if (kwargs != NULL && cls != NULL && argv != NULL)
+        task = PyObject_Call(cls, argv, kwargs);
+    Py_XDECREF(kwargs);
     Py_XDECREF(cls);
-    Py_XDECREF(kw);
+    Py_XDECREF(argv);
     return task;
 }
 

@@ -40,6 +40,7 @@ struct py_loop {
     size_t nfree;
     py_event *events; /* taken from the poller and not yet run */
     PyObject *selector, *own_selector, *task_factory, *weakrefs;
+    PyObject *kwargs; /* {"loop": self} */
     unsigned long thread_id;
     double clock_resolution;
     bool native; /* selector is own_selector: fds and waiting are the poller's */
