@@ -12,20 +12,36 @@ static void forget_all(py_codec_part *codec)
     }
 }
 
+int py_codec_import(py_state *st, PyObject **slot, const char *module_name, const char *name)
+{
+    bool known;
+
+    PY_FT_LOCK(&st->types.lock);
+    known = *slot != NULL;
+    PY_FT_UNLOCK(&st->types.lock);
+    if (known)
+        return 0;
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+    Py_XDECREF(module);
+    if (function == NULL)
+        return -1;
+    PY_FT_LOCK(&st->types.lock);
+    if (*slot == NULL) {
+        *slot = function;
+        function = NULL;
+    }
+    PY_FT_UNLOCK(&st->types.lock);
+    Py_XDECREF(function);
+    return 0;
+}
+
 static int ask(py_state *st, PyTypeObject *type, PyObject **encoder)
 {
     py_codec_part *codec = &st->types.codec;
 
-    if (codec->find_encoder == NULL) {
-        PyObject *module = PyImport_ImportModule("erlang._codec");
-        if (module == NULL)
-            return -1;
-        PyObject *function = PyObject_GetAttrString(module, "find_encoder");
-        Py_DECREF(module);
-        if (function == NULL)
-            return -1;
-        Py_XSETREF(codec->find_encoder, function);
-    }
+    if (py_codec_import(st, &codec->find_encoder, "erlang._codec", "find_encoder") < 0)
+        return -1;
     *encoder = PyObject_CallOneArg(codec->find_encoder, (PyObject *)type);
     if (*encoder == NULL)
         return -1;

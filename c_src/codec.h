@@ -22,6 +22,9 @@ int py_codec_init(PyObject *module, py_state *st);
 int py_codec_traverse(py_state *st, visitproc visit, void *arg);
 void py_codec_clear(py_state *st);
 
+/* Fills a slot of the state, once, with an attribute of a module of ours. 0, or -1 with an exception. */
+int py_codec_import(py_state *st, PyObject **slot, const char *module_name, const char *name);
+
 /* 1 and a new reference, 0 when the type has no encoder, -1 with an exception. */
 int py_codec_find(py_state *st, PyTypeObject *type, PyObject **encoder);
 

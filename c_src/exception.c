@@ -74,13 +74,8 @@ static PyObject *source_line(py_state *st, PyObject *file, int line, PyFrameObje
 {
     py_exception_part *part = &st->exception;
 
-    if (part->source_line == NULL) {
-        PyObject *module = PyImport_ImportModule("erlang._errors");
-        part->source_line = module == NULL ? NULL : PyObject_GetAttrString(module, "source_line");
-        Py_XDECREF(module);
-    }
     PyObject *globals = PyFrame_GetGlobals(frame), *text = NULL;
-    if (part->source_line != NULL)
+    if (py_codec_import(st, &part->source_line, "erlang._errors", "source_line") == 0)
         text = PyObject_CallFunction(part->source_line, "OiO", file, line, globals);
     Py_DECREF(globals);
     PyErr_Clear();

@@ -276,7 +276,7 @@ static PyObject *decode_tuple(walk *w, ERL_NIF_TERM term)
 
     if (!enif_get_tuple(w->env, term, &n, &elements))
         return PyErr_Format(PyExc_SystemError, "not a tuple");
-    if (n > 1 && enif_is_atom(w->env, elements[0]) && decode_tagged(w, elements, n, &result))
+    if (n > 0 && enif_is_atom(w->env, elements[0]) && decode_tagged(w, elements, n, &result))
         return result;
     return decode_elements(w, elements, n);
 }

@@ -449,7 +449,10 @@ own_codec(_) ->
     ?assertEqual({ok, {true, 2}}, py:eval("(type(p) is Pair, p.b)", #{p => {pair, 1, 2}})),
     ok = py:exec("erlang.register_encoder(Pair, None); erlang.register_decoder('pair', None)"),
     ?assertMatch({ok, {py_ref, <<"Pair">>, _}}, eval("Pair(1, 2)")),
-    same({pair, 1, 2}).
+    same({pair, 1, 2}),
+    ok = py:exec("erlang.register_decoder('nothing_but_a_tag', lambda: 5)"),
+    ?assertEqual({ok, [5]}, py:call('__main__', identity, [[{nothing_but_a_tag}]])),
+    ok = py:exec("erlang.register_decoder('nothing_but_a_tag', None)").
 
 encoder_fails(_) ->
     ok = py:exec("class Bad: pass\nerlang.register_encoder(Bad, lambda b: 1 / 0)"),
