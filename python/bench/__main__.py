@@ -95,12 +95,21 @@ def interpreter(loop: str, args: argparse.Namespace) -> str:
     return str(args.erlpy if loop.startswith("erlang-") or loop.endswith("@erlpy") else args.python)
 
 
+def environment() -> dict[str, str]:
+    """erlpy finds the packages of a virtual environment by VIRTUAL_ENV alone."""
+    found = dict(os.environ)
+    if sys.prefix != sys.base_prefix:
+        found.setdefault("VIRTUAL_ENV", sys.prefix)
+    return found
+
+
 def is_at_hand(loop: str, args: argparse.Namespace) -> bool:
     check = (
         f"import sys; sys.path.insert(0, {str(HERE)!r}); import pyperf, _loops; _loops.loop_factory({loop!r})().close()"
     )
     try:
-        done = subprocess.run([interpreter(loop, args), "-c", check], capture_output=True, text=True, timeout=60)
+        command = [interpreter(loop, args), "-c", check]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = str(error)
     else:
@@ -124,7 +133,7 @@ def run_part(part: str, loop: str, args: argparse.Namespace) -> tuple[pyperf.Ben
             command += ["--append", str(output), "--copy-env", "-q"] + (
                 FULL if args.full else CHECK if args.check else QUICK
             )
-        status = subprocess.run(command, cwd=HERE).returncode
+        status = subprocess.run(command, cwd=HERE, env=environment()).returncode
         return (pyperf.BenchmarkSuite.load(str(output)) if output.exists() else None), status
 
 
