@@ -54,6 +54,7 @@ struct py_loop {
 py_ready *py_ready_new(py_state *st);
 int py_ready_push(py_ready *ready, PyObject *handle); /* its own reference */
 PyObject *py_ready_pop(py_ready *ready);              /* the caller's reference; NULL when empty */
+size_t py_ready_len(py_ready *ready);
 void py_ready_drop(py_ready *ready);
 int py_ready_init(PyObject *module, py_state *st);
 

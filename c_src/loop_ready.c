@@ -1,5 +1,7 @@
 /* The ready queue: a ring of handles that grows, never shrinks while in use. As a Python object it is what loop._ready
- * shows: enough of a deque for debuggers and for code that looks into loops. Attached. */
+ * shows: enough of a deque for debuggers and for code that looks into loops. Any attached thread: call_soon_threadsafe
+ * pushes from others while the loop pops; without a GIL the object's own lock guards the ring. */
+#include "compat.h"
 #include "loop_internal.h"
 
 py_ready *py_ready_new(py_state *st)
@@ -32,30 +34,53 @@ static int grow(py_ready *ready)
 
 int py_ready_push(py_ready *ready, PyObject *handle)
 {
-    if (PY_UNLIKELY(ready->len == ready->cap) && grow(ready) < 0)
-        return -1;
-    ready->items[(ready->head + ready->len) & (ready->cap - 1)] = Py_NewRef(handle);
-    ready->len++;
-    return 0;
+    int rc = 0;
+    Py_BEGIN_CRITICAL_SECTION(ready);
+    if (PY_UNLIKELY(ready->len == ready->cap))
+        rc = grow(ready);
+    if (PY_LIKELY(rc == 0)) {
+        ready->items[(ready->head + ready->len) & (ready->cap - 1)] = Py_NewRef(handle);
+        ready->len++;
+    }
+    Py_END_CRITICAL_SECTION();
+    return rc;
+}
+
+size_t py_ready_len(py_ready *ready)
+{
+    size_t len;
+    Py_BEGIN_CRITICAL_SECTION(ready);
+    len = ready->len;
+    Py_END_CRITICAL_SECTION();
+    return len;
 }
 
 PyObject *py_ready_pop(py_ready *ready)
 {
-    if (ready->len == 0)
-        return NULL;
-    PyObject *handle = ready->items[ready->head];
-    ready->head = (ready->head + 1) & (ready->cap - 1);
-    ready->len--;
+    PyObject *handle = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ready);
+    if (ready->len > 0) {
+        handle = ready->items[ready->head];
+        ready->head = (ready->head + 1) & (ready->cap - 1);
+        ready->len--;
+    }
+    Py_END_CRITICAL_SECTION();
     return handle;
 }
 
 /* Empties the queue; a burst's memory goes back. What the handles hold may run code that pushes again. */
 void py_ready_drop(py_ready *ready)
 {
-    PyObject **items = ready->items;
-    size_t head = ready->head, len = ready->len, cap = ready->cap;
+    PyObject **items;
+    size_t head, len, cap;
+    Py_BEGIN_CRITICAL_SECTION(ready);
+    items = ready->items;
+    head = ready->head;
+    len = ready->len;
+    cap = ready->cap;
     ready->items = NULL;
     ready->head = ready->len = ready->cap = 0;
+    Py_END_CRITICAL_SECTION();
     for (size_t i = 0; i < len; i++)
         Py_DECREF(items[(head + i) & (cap - 1)]);
     PyMem_Free(items);
@@ -85,16 +110,19 @@ static void ready_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-static Py_ssize_t ready_length(PyObject *self) { return (Py_ssize_t)((py_ready *)self)->len; }
+static Py_ssize_t ready_length(PyObject *self) { return (Py_ssize_t)py_ready_len((py_ready *)self); }
 
 static PyObject *ready_item(PyObject *self, Py_ssize_t i)
 {
     py_ready *ready = (py_ready *)self;
-    if (i < 0 || (size_t)i >= ready->len) {
+    PyObject *handle = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ready);
+    if (i >= 0 && (size_t)i < ready->len)
+        handle = Py_NewRef(ready->items[(ready->head + (size_t)i) & (ready->cap - 1)]);
+    Py_END_CRITICAL_SECTION();
+    if (handle == NULL)
         PyErr_SetString(PyExc_IndexError, "ready queue index out of range");
-        return NULL;
-    }
-    return Py_NewRef(ready->items[(ready->head + (size_t)i) & (ready->cap - 1)]);
+    return handle;
 }
 
 static PyObject *ready_append(PyObject *self, PyObject *handle)

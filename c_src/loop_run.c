@@ -32,7 +32,7 @@ static int wait_time(py_loop *loop, double *seconds)
 {
     double now;
     *seconds = -1;
-    if (loop->ready->len > 0 || loop->stopping || loop->events != NULL) {
+    if (py_ready_len(loop->ready) > 0 || loop->stopping || loop->events != NULL) {
         *seconds = 0;
         return 0;
     }
@@ -184,7 +184,7 @@ int py_loop_run_once(py_loop *loop)
         if (py_loop_now(loop, &now) < 0 || py_timers_due(loop, now + loop->clock_resolution) < 0)
             return -1;
     }
-    for (size_t n = loop->ready->len; n > 0; n--) {
+    for (size_t n = py_ready_len(loop->ready); n > 0; n--) {
         PyObject *handle = py_ready_pop(loop->ready);
         if (handle == NULL)
             break;
