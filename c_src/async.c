@@ -342,6 +342,7 @@ bool py_async_interrupt(py_context *context, uint64_t serial)
     req = atomic_load(&async->current);
     if (req != NULL && req->serial == serial) {
         found = async->stop_pending = true;
+        atomic_fetch_add(&req->nudges, 1);
         PyThreadState_SetAsyncExc(async->thread_id, context->interp->state->call.interrupted);
     }
     pthread_mutex_unlock(&async->lock);

@@ -70,6 +70,9 @@ size_t py_async_watch(py_context *context, uint64_t now, bool sweep);
 /* No new requests; what waits is answered, what runs asked to stop, and the loop ends. */
 void py_async_close(py_context *context, ErlNifEnv *env);
 
+/* The context whose loop this thread runs, or NULL. */
+py_context *py_async_context(void);
+
 /* ---- on the loop's thread, attached ---- */
 
 /* A step of `req` begins: gives what ran before, for py_async_leave. */

@@ -198,11 +198,16 @@ static void tell_stopped(py_async *async)
     enif_free_env(env);
 }
 
+static _Thread_local py_context *here;
+
+py_context *py_async_context(void) { return here; }
+
 void *py_async_main(void *arg)
 {
     py_context *context = arg;
     PyThreadState *ts = PyThreadState_New(context->interp->interp);
 
+    here = context;
     PyEval_RestoreThread(ts);
     context->async.thread_id = PyThread_get_thread_ident();
     py_context_enter(context);

@@ -65,6 +65,7 @@
     A(closed, "closed")                                                                                                \
     A(wait, "wait")                                                                                                    \
     A(again, "again")                                                                                                  \
+    A(deadlock, "deadlock")                                                                                            \
     A(py_chain, "py_chain")                                                                                            \
     A(apply, "apply")                                                                                                  \
     A(exit_, "exit")                                                                                                   \

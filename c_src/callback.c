@@ -92,6 +92,7 @@ py_callback *py_callback_new(void)
     atomic_store_explicit(&cb->nested, 0, memory_order_relaxed);
     cb->context = NULL;
     cb->worker = NULL;
+    cb->loop = NULL;
     cb->under = NULL;
     cb->parent = 0;
     cb->notice = NULL;
@@ -398,6 +399,29 @@ ERL_NIF_TERM py_callback_route(py_context *context, py_request *req)
         break;
     }
     return answer;
+}
+
+bool py_callback_loop_waits(py_context *context, py_request *req)
+{
+    py_callback *cb;
+    py_context *loop;
+    uint64_t id, up;
+
+    if (req->flags & PY_REQ_NO_REPLY) {
+        return false;
+    }
+    for (id = req->parent; id != 0; id = up) {
+        cb = slot_of(id);
+        loop = cb->loop;
+        up = cb->parent;
+        if (!is_live(cb, id)) {
+            return false;
+        }
+        if (loop == context) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void py_callback_drop_nested(uint64_t id)

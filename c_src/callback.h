@@ -36,6 +36,7 @@ struct py_callback {
     /* set by the waiter before the slot waits */
     py_context *context; /* where the waiter is a worker; compared, and read only as py_callback_route says */
     py_worker *worker;
+    py_context *loop;   /* where the waiter blocks that context's loop; compared only */
     py_callback *under; /* the worker's wait below this one */
     uint64_t parent;
     unsigned server;
@@ -100,6 +101,9 @@ bool py_callback_server(unsigned hint, ErlNifPid *pid);
  * queue) or cancelled (nobody waits for that chain any more). */
 ERL_NIF_TERM py_callback_route(py_context *context, py_request *req);
 
+/* Whether the loop that the request is for stands still until what it descends from has ended. */
+bool py_callback_loop_waits(py_context *context, py_request *req);
+
 /* One request less waits for the slot `id`. take_lock of its worker's context held. */
 void py_callback_drop_nested(uint64_t id);
 
@@ -142,9 +146,12 @@ void py_callback_enter(py_callback *cb, py_worker *w);
 void py_callback_push(py_callback *cb, py_worker *w); /* the same for a slot that waits already: it serves nothing */
 void py_callback_leave(py_callback *cb, py_worker *w);
 
-/* Detaches until the slot is DONE, `until_ns` is past (PY_FOREVER: never) or the worker's request is to stop; serves
- * nested requests meanwhile. PY_WAIT_SIGNAL: a signal handler raised. */
+/* Detaches until the slot is DONE, `until_ns` is past (PY_FOREVER: never) or the thread's request is asked to stop;
+ * serves nested requests meanwhile. PY_WAIT_SIGNAL: a signal handler raised. */
 int py_callback_wait(py_callback *cb, py_worker *w, uint64_t until_ns);
+
+/* What this thread runs for Erlang, on a worker or on a context's loop, or NULL. */
+py_request *py_callback_request(void);
 
 PY_NIF(callback_server_nif);
 PY_NIF(callback_begin_nif);

@@ -234,28 +234,10 @@ py_callback *py_callback_prepare(py_state *st, PyObject *target, PyObject *const
     return cb;
 }
 
-/* The request that this thread runs; false with Interrupted set when it is to stop. */
-static bool current_request(py_state *st, py_request **req)
-{
-    py_worker *w = py_worker_current();
-
-    *req = w == NULL ? NULL : w->current;
-    if (*req != NULL && atomic_load(&(*req)->stop) != PY_STOP_NONE) {
-        PyErr_SetNone(st->call.interrupted);
-        return false;
-    }
-    return true;
-}
-
 bool py_callback_start(py_state *st, py_callback *cb, const py_callback_what *what, uint64_t until_ns)
 {
-    py_request *req;
-    ERL_NIF_TERM chain, caller;
+    ERL_NIF_TERM caller, chain = chain_term(cb, py_callback_request(), until_ns, &caller);
 
-    if (!current_request(st, &req)) {
-        return false;
-    }
-    chain = chain_term(cb, req, until_ns, &caller);
     py_callback_open(cb);
     if (!py_callback_send(cb, what->target, what->args, caller, chain)) {
         py_callback_cancel(cb);
@@ -270,15 +252,9 @@ static PyObject *call_and_wait(py_state *st, py_callback *cb, const py_callback_
 {
     py_worker *w = py_worker_current();
     PyObject *result = NULL;
-    py_request *req;
-    ERL_NIF_TERM chain, caller;
+    ERL_NIF_TERM caller, chain = chain_term(cb, py_callback_request(), until_ns, &caller);
     int how;
 
-    if (!current_request(st, &req)) {
-        py_callback_close(cb);
-        return NULL;
-    }
-    chain = chain_term(cb, req, until_ns, &caller);
     py_callback_enter(cb, w);
     if (!py_callback_send(cb, what->target, what->args, caller, chain)) {
         py_callback_cancel(cb);

@@ -11,6 +11,7 @@
 #include "worker.h"
 
 #define SPIN_NS UINT64_C(20000)
+#define LOOP_SLICE_NS UINT64_C(5000000)    /* a step of a loop looks for its interrupt this often */
 #define SIGNAL_SLICE_NS UINT64_C(50000000) /* Python's main thread looks for signals this often */
 
 static _Atomic int spinners;
@@ -30,6 +31,8 @@ void py_callback_enter(py_callback *cb, py_worker *w)
     if (w != NULL) {
         cb->worker = w;
         cb->context = w->context;
+    } else {
+        cb->loop = py_async_context();
     }
     py_callback_push(cb, w);
     py_callback_open(cb);
@@ -78,17 +81,36 @@ void py_callback_leave(py_callback *cb, py_worker *w)
     }
 }
 
-static bool is_over(py_callback *cb, py_worker *w, py_request *req)
+/* One that was asked before it came here has been told, or will be again: what it does now may be its cleaning up. */
+typedef struct {
+    py_callback *cb;
+    py_request *req;
+    unsigned nudges;
+} wait;
+
+static bool is_over(wait *what)
 {
-    return py_callback_state(cb) == PY_CB_DONE ||
-           (w != NULL && (atomic_load_explicit(&cb->nested, memory_order_acquire) != 0 ||
-                          (req != NULL && atomic_load_explicit(&req->stop, memory_order_acquire) != PY_STOP_NONE)));
+    return py_callback_state(what->cb) == PY_CB_DONE ||
+           atomic_load_explicit(&what->cb->nested, memory_order_acquire) != 0 ||
+           (what->req != NULL && atomic_load_explicit(&what->req->nudges, memory_order_acquire) != what->nudges);
+}
+
+py_request *py_callback_request(void)
+{
+    py_worker *w = py_worker_current();
+    py_context *context;
+
+    if (w != NULL) {
+        return w->current;
+    }
+    context = py_async_context();
+    return context == NULL ? NULL : atomic_load_explicit(&context->async.current, memory_order_relaxed);
 }
 
 /* Detached. True when is_over. One thread spins at a time: more would only take the cores from Erlang. */
-static bool spin_detached(py_callback *cb, py_worker *w, py_request *req)
+static bool spin_detached(wait *what)
 {
-    bool over = is_over(cb, w, req);
+    bool over = is_over(what);
     uint64_t end;
     int i;
 
@@ -100,7 +122,7 @@ static bool spin_detached(py_callback *cb, py_worker *w, py_request *req)
         do {
             for (i = 0; i < 32 && !over; i++) {
                 py_cpu_relax();
-                over = is_over(cb, w, req);
+                over = is_over(what);
             }
         } while (!over && py_now_ns() < end);
     }
@@ -108,39 +130,39 @@ static bool spin_detached(py_callback *cb, py_worker *w, py_request *req)
     return over;
 }
 
-/* Detached. Until is_over, or the time, or a look at the signals is due. */
-static void sleep_detached(py_callback *cb, py_worker *w, py_request *req, uint64_t until_ns)
+/* Detached. Until is_over, or the time, or a look at what does not wake us is due. */
+static void sleep_detached(wait *what, uint64_t until_ns, uint64_t slice_ns)
 {
     uint64_t now = until_ns == PY_FOREVER ? 0 : py_now_ns(), ns = PY_FOREVER;
 
-    py_parker_prepare(&cb->parker);
-    if (is_over(cb, w, req) || now >= until_ns) {
-        py_parker_cancel(&cb->parker);
+    py_parker_prepare(&what->cb->parker);
+    if (is_over(what) || now >= until_ns) {
+        py_parker_cancel(&what->cb->parker);
         return;
     }
     if (until_ns != PY_FOREVER) {
         ns = until_ns - now;
     }
-    if (py_runtime_on_main() && ns > SIGNAL_SLICE_NS) {
-        ns = SIGNAL_SLICE_NS;
-    }
-    py_parker_sleep(&cb->parker, ns);
+    py_parker_sleep(&what->cb->parker, ns < slice_ns ? ns : slice_ns);
 }
 
 int py_callback_wait(py_callback *cb, py_worker *w, uint64_t until_ns)
 {
-    py_request *req = w == NULL ? NULL : w->current;
+    py_request *req = py_callback_request();
+    wait what = {cb, req, req == NULL ? 0 : atomic_load(&req->nudges)};
+    uint64_t slice_ns = w == NULL && req != NULL ? LOOP_SLICE_NS : py_runtime_on_main() ? SIGNAL_SLICE_NS : PY_FOREVER;
 
     for (;;) {
         PyThreadState *ts = PyEval_SaveThread();
-        if (!spin_detached(cb, w, req)) {
-            sleep_detached(cb, w, req, until_ns);
+        if (!spin_detached(&what)) {
+            sleep_detached(&what, until_ns, slice_ns);
         }
         PyEval_RestoreThread(ts);
         if (py_callback_state(cb) == PY_CB_DONE) {
             return PY_WAIT_DONE;
         }
-        if (req != NULL && atomic_load(&req->stop) != PY_STOP_NONE) {
+        if (req != NULL && atomic_load(&req->nudges) != what.nudges) {
+            PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL); /* it is raised here, and once */
             return PY_WAIT_STOPPED;
         }
         if (w != NULL && atomic_load(&cb->nested) != 0) {

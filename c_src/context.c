@@ -313,12 +313,14 @@ void py_context_stop_down_to(py_context *context, py_worker *w, py_request *last
         if (atomic_compare_exchange_strong(&req->stop, &none, stop)) {
             req->stop_ns = req->nudged_ns = py_now_ns();
         }
+        if (req != w->current) { /* the interrupt is for the one on top */
+            atomic_fetch_add(&req->nudges, 1);
+        }
         if (req == last) {
             break;
         }
     }
     py_interp_interrupt(context->interp, context, w->current->serial);
-    py_worker_wake_waiting(w);
 }
 
 void py_context_stop_request(py_context *context, uint64_t serial, int stop)
@@ -476,7 +478,7 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, const ERL_NIF_TERM argv[], const ERL_
         py_request_track(req);
     }
     if (flags & PY_REQ_LOOP) {
-        why = py_async_push(context, req);
+        why = py_callback_loop_waits(context, req) ? py_atoms.deadlock : py_async_push(context, req);
     } else {
         why = req->parent == 0 ? py_atoms.undefined : py_callback_route(context, req);
         if (why == py_atoms.undefined) {
@@ -484,6 +486,9 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, const ERL_NIF_TERM argv[], const ERL_
         }
     }
     if (PY_UNLIKELY(why != py_atoms.ok)) {
+        if (why == py_atoms.deadlock) {
+            why = enif_make_tuple2(env, why, enif_make_uint64(env, req->chain));
+        }
         py_request_free(req);
     }
     return why;

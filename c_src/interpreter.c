@@ -99,6 +99,8 @@ static void interrupt_run(py_interp_job *job)
         if (w->current != NULL && w->current->serial == interrupt->serial) {
             w->stop_pending = true;
             PyThreadState_SetAsyncExc(w->thread_id, interrupt->interp->state->call.interrupted);
+            atomic_fetch_add(&w->current->nudges, 1);
+            py_worker_wake_waiting(w);
             break;
         }
     }

@@ -55,6 +55,7 @@ struct py_request {
     uint64_t stop_ns;                          /* when the first interrupt was sent; watchdog's, under take_lock */
     uint64_t nudged_ns;                        /* when the last one was */
     ERL_NIF_TERM shown_target, shown_function; /* atoms, for info */
+    _Atomic unsigned nudges;                   /* how often it was asked to stop: a wait for Erlang ends when that grows */
     uint64_t chain;                            /* names the chain, 0: it starts here */
     uint64_t parent;                           /* the callback it descends from, 0: none */
     ERL_NIF_TERM trace;                        /* opaque, carried along the chain; in env; 0: none */

@@ -145,14 +145,14 @@ static PyObject *pid_object(py_state *st, const ErlNifPid *pid)
 
 static PyObject *module_self(PyObject *module, PyObject *unused)
 {
-    py_worker *w = py_worker_current();
+    py_request *req = py_callback_request();
 
     (void)unused;
-    if (w == NULL || w->current == NULL) {
+    if (req == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "this thread runs nothing for an Erlang process");
         return NULL;
     }
-    return pid_object(py_state_of_module(module), &w->current->caller);
+    return pid_object(py_state_of_module(module), &req->caller);
 }
 
 static PyObject *module_whereis(PyObject *module, PyObject *name)

@@ -115,7 +115,6 @@ static void watch_worker(py_context *context, py_worker *w, uint64_t now)
                since(req->nudged_ns, now) >= req->nudged_ns - req->stop_ns) {
         req->nudged_ns = now;
         py_interp_interrupt(context->interp, context, req->serial);
-        py_worker_wake_waiting(w);
     }
 }
 

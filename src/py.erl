@@ -102,6 +102,7 @@
     | interrupted
     | stopped
     | {timeout | cancelled | interrupted | stopped, abandoned}
+    | {deadlock, Chain :: non_neg_integer()}
     | overloaded
     | noproc
     | system_limit.
@@ -526,7 +527,7 @@ start_request(Handle, Module, Function, Args, Kwargs) ->
     Ref.
 
 -spec submit(py_nif:context() | undefined, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
-    ok | {error, overloaded | noproc | stopped | system_limit}.
+    ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
 submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
     {error, noproc};
 submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->

@@ -155,7 +155,7 @@ drop(Running) ->
     ).
 
 -spec submit_call(py_nif:context() | undefined, reference(), term(), term(), [term()], timeout(), integer()) ->
-    ok | {error, overloaded | noproc | stopped | system_limit}.
+    ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
 submit_call(Handle, Ref, Module, Function, Args, Timeout, Flags) ->
     py:submit(Handle, Ref, call, Module, Function, Args, [], Timeout, Flags).
 

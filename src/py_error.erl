@@ -19,6 +19,8 @@ format(interrupted) ->
     "the request was interrupted";
 format(stopped) ->
     "the context stopped";
+format({deadlock, Chain}) ->
+    io_lib:format("refused: the loop of that context stands still until chain ~b has gone on, which asks this", [Chain]);
 format(overloaded) ->
     "the context's queue is full";
 format(noproc) ->

@@ -45,6 +45,10 @@ all() ->
         inner_timeout_does_not_hit_the_outer,
         except_exception_swallows_nothing,
         context_stops_in_a_chain,
+        cleaning_up_may_call,
+        coroutines_on_the_loop_of_a_context,
+        loop_that_waits_for_itself_is_refused,
+        blocked_step_of_a_loop_is_interrupted,
         async_call_on_both_loops,
         cancelled_task_kills_the_function,
         dropped_pending_call_kills_the_function,
@@ -558,7 +562,61 @@ context_stops_in_a_chain(Config) ->
     dead(Function),
     {ok, 1} = run(Config, ident, [1]).
 
+%% What was told to stop can still tell Erlang so.
+cleaning_up_may_call(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<
+        "def untidy(tester):\n"
+        "    try:\n"
+        "        erlang.call('hang', tester)\n"
+        "    finally:\n"
+        "        erlang.call('released', tester)\n"
+    >>),
+    ok = py:register_function(released, fun(Tester) -> Tester ! released, ok end),
+    {error, timeout} = py:call(C, '__main__', untidy, [self()], #{}, 50),
+    dead(hanging()),
+    receive released -> ok end.
+
 %% ---- asyncio ----
+
+coroutines_on_the_loop_of_a_context(Config) ->
+    C = context(Config),
+    Self = self(),
+    ok = py:register_function(callers, fun() -> get('$callers') end),
+    ok = py:exec(C, <<
+        "async def who():\n"
+        "    return erlang.self(), await erlang.async_call('callers'), erlang.call('callers')\n"
+        "async def nested(ctx, n):\n"
+        "    return 0 if n == 0 else 1 + await erlang.async_call('deeper', ctx, n - 1)\n"
+    >>),
+    ok = py:register_function(deeper, fun(Context, N) ->
+        unwrap(py:await(py:async_call(Context, '__main__', nested, [Context, N])))
+    end),
+    {ok, {Self, [Self], [Self]}} = py:await(py:async_call(C, '__main__', who, [])),
+    {ok, 50} = py:await(py:async_call(C, '__main__', nested, [C, 50])).
+
+loop_that_waits_for_itself_is_refused(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<
+        "async def blocks(ctx):\n"
+        "    return erlang.call('asks', ctx)\n"
+        "async def answer():\n"
+        "    return 42\n"
+    >>),
+    ok = py:register_function(asks, fun(Context) -> py:await(py:async_call(Context, '__main__', answer, [])) end),
+    {ok, {error, {deadlock, Chain}}} = py:await(py:async_call(C, '__main__', blocks, [C])),
+    true = is_integer(Chain),
+    {match, _} = re:run(py:format_error({deadlock, Chain}), integer_to_list(Chain)),
+    {ok, 42} = py:await(py:async_call(C, '__main__', answer, [])).
+
+blocked_step_of_a_loop_is_interrupted(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<"async def blocks(tester):\n    erlang.call('hang', tester)\n">>),
+    Ref = py:async_call(C, '__main__', blocks, [self()]),
+    Function = hanging(),
+    ok = py:async_cancel(Ref),
+    {error, cancelled} = py:await(Ref),
+    dead(Function).
 
 async_call_on_both_loops(Config) ->
     C = context(Config),
