@@ -160,6 +160,52 @@ ERL_NIF_TERM py_async_start(py_context *context)
     return why;
 }
 
+bool py_async_adopt(py_request *req, PyObject *coro)
+{
+    py_request *heir = py_request_new(req->context);
+    ERL_NIF_TERM why;
+
+    if (heir == NULL) {
+        Py_DECREF(coro);
+        return false;
+    }
+    heir->start = coro;
+    heir->op = req->op;
+    heir->flags = (req->flags & (unsigned)(PY_REQ_TRACKED | PY_REQ_NO_REPLY)) | PY_REQ_LOOP;
+    heir->ref = enif_make_copy(heir->env, req->ref);
+    heir->target = heir->function = heir->args = heir->kwargs = py_atoms.undefined;
+    heir->shown_target = req->shown_target;
+    heir->shown_function = req->shown_function;
+    heir->caller = req->caller;
+    heir->submitted_ns = req->submitted_ns;
+    heir->deadline_ns = req->deadline_ns;
+    if (heir->flags & PY_REQ_TRACKED) { /* before req is done, so that a cancel finds one of the two */
+        py_request_track(heir);
+    }
+    if (!py_request_finish(req)) {
+        py_request_free(heir);
+        return true;
+    }
+    why = py_async_push(req->context, heir);
+    if (why != py_atoms.ok) {
+        if (py_request_finish(heir)) {
+            py_request_reply(heir, NULL, heir->env, enif_make_tuple2(heir->env, py_atoms.error, why));
+        }
+        py_request_free(heir);
+    }
+    return true;
+}
+
+bool py_async_post(py_context *context, py_event *event)
+{
+    py_poller *poller;
+
+    pthread_mutex_lock(&context->async.lock);
+    poller = poller_of(&context->async);
+    pthread_mutex_unlock(&context->async.lock);
+    return poller != NULL && post(poller, event);
+}
+
 /* ---- steps ---- */
 
 /* Lock held: the step is over. True when an interrupt for it may still be pending. */

@@ -49,6 +49,13 @@ void py_async_destroy(py_context *context);
  * system_limit), in which case the request is still the caller's. Any thread. */
 ERL_NIF_TERM py_async_push(py_context *context, py_request *req);
 
+/* Has the loop run `coro` (stolen) in place of what a worker runs as `req`: a new request with its reference, caller
+ * and deadline replies, and `req` shall not. False when memory is out. Attached. */
+bool py_async_adopt(py_request *req, PyObject *coro);
+
+/* Posts an event to the loop; false when it does not run. Any thread. */
+bool py_async_post(py_context *context, py_event *event);
+
 /* Starts the loop if it does not run: ok, noproc, stopped (it is about to end), system_limit. Any thread. */
 ERL_NIF_TERM py_async_start(py_context *context);
 

@@ -77,6 +77,10 @@
     A(system_limit, "system_limit")                                                                                    \
     A(stop, "stop")                                                                                                    \
     A(gather_failed, "gather_failed")                                                                                  \
+    A(py_stream, "py_stream")                                                                                          \
+    A(data, "data")                                                                                                    \
+    A(owner, "owner")                                                                                                  \
+    A(other, "other")                                                                                                  \
     A(done, "done")
 
 typedef struct {

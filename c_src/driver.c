@@ -370,7 +370,11 @@ static bool run_call(py_state *st, py_loop *loop, py_request *req, PyObject **dr
     PyObject *context = PyContext_CopyCurrent(), *value = NULL, *coro = NULL;
 
     if (context != NULL && PyContext_Enter(context) == 0) {
-        value = py_call_value(req->context, req);
+        value = req->start;
+        req->start = NULL;
+        if (value == NULL) {
+            value = py_call_value(req->context, req);
+        }
         if (PyContext_Exit(context) < 0) {
             Py_CLEAR(value);
         }

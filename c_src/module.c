@@ -12,7 +12,8 @@
     P(channel)                                                                                                         \
     P(callback)                                                                                                        \
     P(loop)                                                                                                            \
-    P(driver)
+    P(driver)                                                                                                          \
+    P(stream)
 
 static int module_exec(PyObject *module)
 {

@@ -10,6 +10,7 @@
 #include "program.h"
 #include "request.h"
 #include "runtime.h"
+#include "stream.h"
 #include "types.h"
 
 static ErlNifFunc functions[] = {
@@ -24,6 +25,9 @@ static ErlNifFunc functions[] = {
     {"submit_nested", 10, submit_nested_nif, 0},
     {"loop_start", 1, loop_start_nif, 0},
     {"loop_stop", 3, loop_stop_nif, 0},
+    {"stream_start", 8, stream_start_nif, 0},
+    {"stream_ack", 2, stream_ack_nif, 0},
+    {"stream_cancel", 1, stream_cancel_nif, 0},
     {"cancel", 2, cancel_nif, 0},
     {"callback_server", 2, callback_server_nif, 0},
     {"callback_begin", 2, callback_begin_nif, 0},
@@ -48,7 +52,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)info;
     py_atoms_init(env);
     if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 ||
-        py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_runtime_load(env) < 0) {
+        py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }
     return 0;

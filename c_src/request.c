@@ -5,6 +5,8 @@
 #include "async.h"
 #include "atoms.h"
 #include "context.h"
+#include "interpreter.h"
+#include "stream.h"
 #include "park.h"
 
 #define SHARDS 64
@@ -83,6 +85,8 @@ py_request *py_request_new(py_context *context)
     req->under = NULL;
     req->driver = NULL;
     req->gather = NULL;
+    req->start = NULL;
+    req->stream = NULL;
     req->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&py_requests_live, 1, memory_order_relaxed);
     return req;
@@ -92,6 +96,12 @@ void py_request_free(py_request *req)
 {
     py_context *context = req->context;
 
+    if (PY_UNLIKELY(req->stream != NULL)) {
+        py_stream_release(req);
+    }
+    if (PY_UNLIKELY(req->start != NULL)) {
+        py_interp_drop_later(context->interp, req->start);
+    }
     if (req->flags & PY_REQ_TRACKED) {
         py_request_untrack(req);
     }
@@ -182,7 +192,14 @@ ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned)
 ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM result)
 {
     ERL_NIF_TERM ref = env == req->env ? req->ref : enif_make_copy(env, req->ref);
+    const ERL_NIF_TERM *items;
+    int arity;
 
+    if (req->flags & PY_REQ_STREAM) {
+        bool failed = enif_get_tuple(env, result, &arity, &items) && enif_is_identical(items[0], py_atoms.error);
+
+        return enif_make_tuple3(env, py_atoms.py_stream, ref, failed ? result : py_atoms.done);
+    }
     return enif_make_tuple2(env, ref, result);
 }
 
@@ -238,23 +255,18 @@ void py_request_untrack(py_request *req)
     pthread_mutex_unlock(&s->lock);
 }
 
-PY_NIF(cancel_nif)
-{ /* (Ref, Silent) */
+bool py_request_cancel(ErlNifEnv *env, ERL_NIF_TERM ref, bool silent)
+{
     uint64_t h;
     shard *s;
     py_request *req;
     py_context *context = NULL;
     uint64_t serial = 0;
-    bool silent, queued, won = false;
+    bool queued, won = false;
     ErlNifEnv *msg_env = NULL;
     ErlNifPid caller;
-    ERL_NIF_TERM reply = 0, ref = argv[0];
+    ERL_NIF_TERM reply = 0;
 
-    (void)argc;
-    if (!enif_is_ref(env, ref)) {
-        return enif_make_badarg(env);
-    }
-    silent = enif_is_identical(argv[1], py_atoms.true_);
     h = ref_hash(ref);
     s = &table[h % SHARDS];
     pthread_mutex_lock(&s->lock);
@@ -289,5 +301,15 @@ PY_NIF(cancel_nif)
         py_context_stop_request(context, serial, PY_STOP_CANCELLED);
         enif_release_resource(context);
     }
-    return won ? py_atoms.cancelled : py_atoms.done;
+    return won;
+}
+
+PY_NIF(cancel_nif)
+{ /* (Ref, Silent) */
+    (void)argc;
+    if (!enif_is_ref(env, argv[0])) {
+        return enif_make_badarg(env);
+    }
+    return py_request_cancel(env, argv[0], enif_is_identical(argv[1], py_atoms.true_)) ? py_atoms.cancelled
+                                                                                       : py_atoms.done;
 }

@@ -29,9 +29,12 @@ enum {
     PY_REQ_BYTES = 1u << 2,    /* binaries => bytes for this request */
     PY_REQ_LOOP = 1u << 3,     /* runs on the context's loop: async.h */
     PY_REQ_GATHER = 1u << 4,   /* `args` is a list of {M, F, Args, Kwargs}: gather.h */
+    PY_REQ_STREAM = 1u << 5,   /* a step of a stream, whose reply is the stream's last message: stream.h */
+    PY_REQ_COLLECT = 1u << 6,  /* an iterator is asked for as a list: stream.h */
 };
 
 typedef struct py_gather py_gather; /* gather.h */
+typedef struct py_stream py_stream; /* stream.c */
 
 typedef struct py_link {
     struct py_link *next, *prev;
@@ -66,6 +69,8 @@ struct py_request {
     py_link link;                              /* in py_async.live or .stopping, under its lock */
     PyObject *driver;                          /* strong: what drives it since it suspended; under that lock */
     py_gather *gather;                         /* the loop thread's */
+    PyObject *start;                           /* strong: a coroutine to run in place of a call */
+    py_stream *stream;                         /* kept: whose step this is */
 };
 
 /* A blank request from the context's freelist; NULL when memory is out. Any thread. */
@@ -98,7 +103,10 @@ static inline bool py_request_is_done(py_request *req) { return atomic_load(&req
 /* {error, timeout | cancelled | interrupted | stopped}, or {error, {That, abandoned}}. */
 ERL_NIF_TERM py_request_stop_term(ErlNifEnv *env, int stop, bool abandoned);
 
-/* {Ref, result} in `env`, which owns `result`; the reference is copied. */
+/* Asks the request with this reference to stop, as cancel_nif does; `env` is the calling one. False: it is done. */
+bool py_request_cancel(ErlNifEnv *env, ERL_NIF_TERM ref, bool silent);
+
+/* {Ref, result}, or the last message of a stream, in `env`, which owns `result`; the reference is copied. */
 ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM result);
 
 /* Sends {Ref, result} to the caller. `msg_env` owns `result`: the request's own env, whose memory then is the

@@ -20,6 +20,7 @@
 #include "loop.h"
 #include "output.h"
 #include "ref.h"
+#include "stream.h"
 #include "types.h"
 
 struct py_state {
@@ -34,6 +35,7 @@ struct py_state {
     py_channel_part channel;
     py_loop_part loop;
     py_driver_part driver;
+    py_stream_part stream;
 };
 
 extern PyModuleDef py_module_def; /* module.c */

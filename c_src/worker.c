@@ -7,6 +7,7 @@
 #include "program.h"
 #include "runtime.h"
 #include "state.h"
+#include "stream.h"
 #include "watchdog.h"
 
 #include <signal.h>
@@ -101,9 +102,19 @@ static void worker_wait_detached(py_worker *w, bool active)
     }
 }
 
+/* The reply, or 0 when there is none now. */
+static ERL_NIF_TERM run(py_context *context, py_request *req)
+{
+    if (PY_LIKELY(!(req->flags & (PY_REQ_STREAM | PY_REQ_COLLECT)))) {
+        return py_call_run(context, req, req->env);
+    }
+    return req->flags & PY_REQ_STREAM ? py_stream_step(context, req) : py_stream_collect(context, req);
+}
+
 static void worker_run(py_worker *w, py_request *req)
 {
     ERL_NIF_TERM result;
+    bool won;
 
     if (PY_UNLIKELY(req->deadline_ns != 0 &&
                     (req->deadline_ns <= w->coarse_now || req->deadline_ns <= req->submitted_ns))) {
@@ -126,14 +137,18 @@ static void worker_run(py_worker *w, py_request *req)
                      (unsigned long long)req->chain, w->depth - 1);
         result = py_call_error(w->context->interp->state, req, req->env);
     } else {
-        result = py_call_run(w->context, req, req->env);
+        result = run(w->context, req);
     }
     if (PY_UNLIKELY(py_forked)) {
         _exit(0); /* as a thread that forked ends its child */
     }
     py_output_end(w->context->interp->state, w);
-    if (py_request_finish(req)) {
+    won = py_request_finish(req);
+    if (won && result != 0) {
         py_request_reply(req, NULL, req->env, result);
+    }
+    if (PY_UNLIKELY(req->stream != NULL)) {
+        py_stream_rest(req, !won || result != 0);
     }
 }
 

@@ -36,6 +36,17 @@
 -export([map/3]).
 -export([map/4]).
 -export([map/5]).
+-export([stream/3]).
+-export([stream/4]).
+-export([stream/5]).
+-export([stream_eval/1]).
+-export([stream_eval/2]).
+-export([stream_eval/3]).
+-export([stream_start/3]).
+-export([stream_start/4]).
+-export([stream_start/5]).
+-export([stream_ack/2]).
+-export([stream_cancel/1]).
 -export([interrupt/1]).
 -export([getattr/2]).
 -export([getattr/3]).
@@ -71,11 +82,6 @@
 -export([state_decr/1]).
 -export([state_decr/2]).
 
-%% For the modules of this application.
--export([request/8]).
--export([submit/9]).
--export([handle/1]).
--export([name/1]).
 
 -export_type([name/0]).
 -export_type([kwargs/0]).
@@ -85,10 +91,7 @@
 -export_type([result/0]).
 
 -define(TIMEOUT_MS, 30000).
--define(MAX_TIMEOUT_MS, 16#ffffffffff). %% 34 years: nanoseconds of it fit 64 bits
 -define(NO_REPLY, 1).
--define(TRACKED, 2).
--define(BYTES, 4).
 
 -type name() :: atom() | binary().
 -type kwargs() :: #{atom() | binary() => term()}.
@@ -108,7 +111,6 @@
     | system_limit.
 -type result() :: {ok, term()} | {error, error()}.
 
--compile({inline, [op/1, default/0]}).
 
 %% ---- calls ----
 
@@ -117,61 +119,61 @@
 %%     {ok, 4.0} = py:call(math, sqrt, [16.0]).
 -spec call(name() | ref(), name(), [term()]) -> result().
 call(Module, Function, Args) when is_list(Args) ->
-    request(default(), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
 
 %% With keyword arguments, or in a context.
 -spec call(name() | ref(), name(), [term()], kwargs()) -> result();
     (pid(), name() | ref(), name(), [term()]) -> result().
 call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
-    request(handle(Context), call, Module, Function, Args, [], ?TIMEOUT_MS, 0);
+    py_request:run(py_request:handle(Context), call, Module, Function, Args, [], ?TIMEOUT_MS, 0);
 call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    request(default(), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0).
 
 %% With a timeout in ms (default 30000, or infinity), or options.
 %%     {error, timeout} = py:call(time, sleep, [60], #{}, 100).
 -spec call(name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> result();
     (pid(), name() | ref(), name(), [term()], kwargs()) -> result().
 call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
-    request(handle(Context), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0);
+    py_request:run(py_request:handle(Context), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0);
 call(Module, Function, Args, Kwargs, Options) when is_list(Args), is_map(Kwargs) ->
-    request(default(), call, Module, Function, Args, Kwargs, timeout(Options), flags(Options)).
+    py_request:run(py_request:default(), call, Module, Function, Args, Kwargs, Options).
 
 -spec call(pid(), name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> result().
 call(Context, Module, Function, Args, Kwargs, Options) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
-    request(handle(Context), call, Module, Function, Args, Kwargs, timeout(Options), flags(Options)).
+    py_request:run(py_request:handle(Context), call, Module, Function, Args, Kwargs, Options).
 
 %% Calls without waiting and without an answer; an exception goes nowhere. It runs on even when the caller dies.
 -spec cast(name() | ref(), name(), [term()]) -> ok | {error, overloaded | noproc | system_limit}.
 cast(Module, Function, Args) when is_list(Args) ->
-    submit(default(), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY).
+    py_request:submit(py_request:default(), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY).
 
 -spec cast(name() | ref(), name(), [term()], kwargs()) -> ok | {error, overloaded | noproc | system_limit};
     (pid(), name() | ref(), name(), [term()]) -> ok | {error, overloaded | noproc | system_limit}.
 cast(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
-    submit(handle(Context), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY);
+    py_request:submit(py_request:handle(Context), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY);
 cast(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    submit(default(), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
+    py_request:submit(py_request:default(), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
 
 -spec cast(pid(), name() | ref(), name(), [term()], kwargs()) -> ok | {error, overloaded | noproc | system_limit}.
 cast(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
-    submit(handle(Context), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
+    py_request:submit(py_request:handle(Context), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
 
 %% Calls without waiting; await/1,2 gives the result. Only the caller may await it.
 %%     Ref = py:spawn_call(math, sqrt, [16.0]), {ok, 4.0} = py:await(Ref).
 -spec spawn_call(name() | ref(), name(), [term()]) -> reference().
 spawn_call(Module, Function, Args) when is_list(Args) ->
-    start_request(default(), Module, Function, Args, []).
+    py_request:start(py_request:default(), Module, Function, Args, []).
 
 -spec spawn_call(name() | ref(), name(), [term()], kwargs()) -> reference();
     (pid(), name() | ref(), name(), [term()]) -> reference().
 spawn_call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
-    start_request(handle(Context), Module, Function, Args, []);
+    py_request:start(py_request:handle(Context), Module, Function, Args, []);
 spawn_call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    start_request(default(), Module, Function, Args, Kwargs).
+    py_request:start(py_request:default(), Module, Function, Args, Kwargs).
 
 -spec spawn_call(pid(), name() | ref(), name(), [term()], kwargs()) -> reference().
 spawn_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
-    start_request(handle(Context), Module, Function, Args, Kwargs).
+    py_request:start(py_request:handle(Context), Module, Function, Args, Kwargs).
 
 -spec await(reference()) -> result().
 await(Ref) ->
@@ -180,20 +182,7 @@ await(Ref) ->
 %% After Timeout ms the call is cancelled and its reply will not come.
 -spec await(reference(), timeout()) -> result().
 await(Ref, Timeout) ->
-    receive
-        {Ref, Reply} -> Reply
-    after Timeout ->
-        case py_nif:cancel(Ref, true) of
-            cancelled ->
-                {error, timeout};
-            done ->
-                %% It was sent before the cancel: here, or on its way. A second await of one Ref finds nothing.
-                receive
-                    {Ref, Reply} -> Reply
-                after ?TIMEOUT_MS -> {error, noproc}
-                end
-        end
-    end.
+    py_request:await(Ref, Timeout).
 
 %% ---- coroutines, on the context's loop ----
 
@@ -201,18 +190,18 @@ await(Ref, Timeout) ->
 %%     Ref = py:async_call(asyncio, sleep, [0.1, done]), {ok, <<"done">>} = py:async_await(Ref).
 -spec async_call(name() | ref(), name(), [term()]) -> reference().
 async_call(Module, Function, Args) when is_list(Args) ->
-    py_async:call(default(), Module, Function, {Args, []}).
+    py_async:call(py_request:default(), Module, Function, {Args, []}).
 
 -spec async_call(name() | ref(), name(), [term()], kwargs()) -> reference();
     (pid(), name() | ref(), name(), [term()]) -> reference().
 async_call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
-    py_async:call(handle(Context), Module, Function, {Args, []});
+    py_async:call(py_request:handle(Context), Module, Function, {Args, []});
 async_call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    py_async:call(default(), Module, Function, {Args, Kwargs}).
+    py_async:call(py_request:default(), Module, Function, {Args, Kwargs}).
 
 -spec async_call(pid(), name() | ref(), name(), [term()], kwargs()) -> reference().
 async_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
-    py_async:call(handle(Context), Module, Function, {Args, Kwargs}).
+    py_async:call(py_request:handle(Context), Module, Function, {Args, Kwargs}).
 
 -spec async_await(reference()) -> result().
 async_await(Ref) ->
@@ -232,40 +221,109 @@ async_cancel(Ref) ->
 %%     {ok, [1, 2]} = py:async_gather([{asyncio, sleep, [0, 1]}, {asyncio, sleep, [0, 2]}]).
 -spec async_gather([py_async:spec()]) -> py_async:gather_result().
 async_gather(Specs) when is_list(Specs) ->
-    py_async:gather(default(), Specs).
+    py_async:gather(py_request:default(), Specs).
 
 -spec async_gather([py_async:spec()], py_async:gather_options()) -> py_async:gather_result();
     (pid(), [py_async:spec()]) -> py_async:gather_result().
 async_gather(Context, Specs) when is_pid(Context), is_list(Specs) ->
-    py_async:gather(handle(Context), Specs);
+    py_async:gather(py_request:handle(Context), Specs);
 async_gather(Specs, Options) when is_list(Specs), is_map(Options) ->
-    py_async:gather(default(), Specs, Options).
+    py_async:gather(py_request:default(), Specs, Options).
 
 -spec async_gather(pid(), [py_async:spec()], py_async:gather_options()) -> py_async:gather_result().
 async_gather(Context, Specs, Options) when is_pid(Context), is_list(Specs), is_map(Options) ->
-    py_async:gather(handle(Context), Specs, Options).
+    py_async:gather(py_request:handle(Context), Specs, Options).
 
 %% Module.Function(*Args) for each Args of the list, some at a time, results in the order of the list.
 %%     {ok, [1.0, 2.0, 3.0]} = py:map(math, sqrt, [[1], [4], [9]]).
 -spec map(name() | ref(), name(), [[term()]]) -> py_async:gather_result().
 map(Module, Function, List) when is_list(List) ->
-    py_async:map(default(), Module, Function, List, #{}).
+    py_async:map(py_request:default(), Module, Function, List, #{}).
 
 -spec map(name() | ref(), name(), [[term()]], py_async:gather_options()) -> py_async:gather_result();
     (pid(), name() | ref(), name(), [[term()]]) -> py_async:gather_result().
 map(Context, Module, Function, List) when is_pid(Context), is_list(List) ->
-    py_async:map(handle(Context), Module, Function, List, #{});
+    py_async:map(py_request:handle(Context), Module, Function, List, #{});
 map(Module, Function, List, Options) when is_list(List), is_map(Options) ->
-    py_async:map(default(), Module, Function, List, Options).
+    py_async:map(py_request:default(), Module, Function, List, Options).
 
 -spec map(pid(), name() | ref(), name(), [[term()]], py_async:gather_options()) -> py_async:gather_result().
 map(Context, Module, Function, List, Options) when is_pid(Context), is_list(List), is_map(Options) ->
-    py_async:map(handle(Context), Module, Function, List, Options).
+    py_async:map(py_request:handle(Context), Module, Function, List, Options).
+
+%% ---- iterators and generators, also async ones ----
+
+%% All that Module.Function(*Args) yields, as a list.
+%%     {ok, [0, 1, 2]} = py:stream(builtins, range, [3]).
+-spec stream(name() | ref(), name(), [term()]) -> {ok, [term()]} | {error, error()}.
+stream(Module, Function, Args) when is_list(Args) ->
+    py_stream:collect(py_request:default(), call, Module, Function, Args, [], #{}).
+
+-spec stream(name() | ref(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, error()};
+    (pid(), name() | ref(), name(), [term()]) -> {ok, [term()]} | {error, error()}.
+stream(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
+    py_stream:collect(py_request:handle(Context), call, Module, Function, Args, [], #{});
+stream(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
+    py_stream:collect(py_request:default(), call, Module, Function, Args, Kwargs, #{}).
+
+-spec stream(name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> {ok, [term()]} | {error, error()};
+    (pid(), name() | ref(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, error()}.
+stream(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
+    py_stream:collect(py_request:handle(Context), call, Module, Function, Args, Kwargs, #{});
+stream(Module, Function, Args, Kwargs, Options) when is_list(Args), is_map(Kwargs) ->
+    py_stream:collect(py_request:default(), call, Module, Function, Args, Kwargs, Options).
+
+%% All that the iterable which an expression gives yields.
+%%     {ok, [0, 1, 4]} = py:stream_eval(<<"(x * x for x in range(3))">>).
+-spec stream_eval(iodata()) -> {ok, [term()]} | {error, error()}.
+stream_eval(Expression) ->
+    py_stream:collect(py_request:default(), eval, Expression, eval, none, [], #{}).
+
+-spec stream_eval(iodata(), kwargs()) -> {ok, [term()]} | {error, error()};
+    (pid(), iodata()) -> {ok, [term()]} | {error, error()}.
+stream_eval(Context, Expression) when is_pid(Context) ->
+    py_stream:collect(py_request:handle(Context), eval, Expression, eval, none, [], #{});
+stream_eval(Expression, Locals) when is_map(Locals) ->
+    py_stream:collect(py_request:default(), eval, Expression, eval, Locals, [], #{}).
+
+-spec stream_eval(pid(), iodata(), kwargs()) -> {ok, [term()]} | {error, error()}.
+stream_eval(Context, Expression, Locals) when is_pid(Context), is_map(Locals) ->
+    py_stream:collect(py_request:handle(Context), eval, Expression, eval, Locals, [], #{}).
+
+%% Sends what Module.Function(*Args) yields to the caller: {py_stream, Ref, {data, T}} for each item, at last once
+%% {py_stream, Ref, done} or {py_stream, Ref, {error, E}}. With #{credit => N} no more than N items and those that
+%% stream_ack/2 adds.
+-spec stream_start(name() | ref(), name(), [term()]) -> {ok, reference()} | {error, noproc | system_limit}.
+stream_start(Module, Function, Args) when is_list(Args) ->
+    py_stream:start(py_request:default(), Module, Function, Args, [], #{}).
+
+-spec stream_start(name() | ref(), name(), [term()], py_stream:options()) ->
+    {ok, reference()} | {error, noproc | system_limit};
+    (pid(), name() | ref(), name(), [term()]) -> {ok, reference()} | {error, noproc | system_limit}.
+stream_start(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
+    py_stream:start(py_request:handle(Context), Module, Function, Args, [], #{});
+stream_start(Module, Function, Args, Options) when is_list(Args), is_map(Options) ->
+    py_stream:start(py_request:default(), Module, Function, Args, [], Options).
+
+-spec stream_start(pid(), name() | ref(), name(), [term()], py_stream:options()) ->
+    {ok, reference()} | {error, noproc | system_limit}.
+stream_start(Context, Module, Function, Args, Options) when is_pid(Context), is_list(Args), is_map(Options) ->
+    py_stream:start(py_request:handle(Context), Module, Function, Args, [], Options).
+
+%% Lets the stream send N more items.
+-spec stream_ack(reference(), pos_integer() | infinity) -> ok | {error, done}.
+stream_ack(Ref, N) ->
+    py_stream:ack(Ref, N).
+
+%% Ends a stream; the generator's `finally` runs. After it no message of the stream comes to the caller who owns it.
+-spec stream_cancel(reference()) -> ok.
+stream_cancel(Ref) ->
+    py_stream:cancel(Ref).
 
 %% Interrupts what runs in a context now; those calls return {error, interrupted}. Later ones are untouched.
 -spec interrupt(pid()) -> ok | {error, noproc}.
 interrupt(Context) ->
-    case handle(Context) of
+    case py_request:handle(Context) of
         undefined -> {error, noproc};
         Handle -> py_nif:context_interrupt(Handle)
     end.
@@ -276,43 +334,43 @@ interrupt(Context) ->
 %%     {ok, 6} = py:eval(<<"x * 2">>, #{x => 3}).
 -spec eval(iodata()) -> result().
 eval(Expression) ->
-    request(default(), eval, Expression, eval, none, [], ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(), eval, Expression, eval, none, [], ?TIMEOUT_MS, 0).
 
 %% With names that only this expression sees.
 -spec eval(iodata(), kwargs()) -> result();
     (pid(), iodata()) -> result().
 eval(Context, Expression) when is_pid(Context) ->
-    request(handle(Context), eval, Expression, eval, none, [], ?TIMEOUT_MS, 0);
+    py_request:run(py_request:handle(Context), eval, Expression, eval, none, [], ?TIMEOUT_MS, 0);
 eval(Expression, Locals) when is_map(Locals) ->
-    request(default(), eval, Expression, eval, Locals, [], ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(), eval, Expression, eval, Locals, [], ?TIMEOUT_MS, 0).
 
 -spec eval(iodata(), kwargs(), timeout() | options()) -> result();
     (pid(), iodata(), kwargs()) -> result().
 eval(Context, Expression, Locals) when is_pid(Context), is_map(Locals) ->
-    request(handle(Context), eval, Expression, eval, Locals, [], ?TIMEOUT_MS, 0);
+    py_request:run(py_request:handle(Context), eval, Expression, eval, Locals, [], ?TIMEOUT_MS, 0);
 eval(Expression, Locals, Options) when is_map(Locals) ->
-    request(default(), eval, Expression, eval, Locals, [], timeout(Options), flags(Options)).
+    py_request:run(py_request:default(), eval, Expression, eval, Locals, [], Options).
 
 -spec eval(pid(), iodata(), kwargs(), timeout() | options()) -> result().
 eval(Context, Expression, Locals, Options) when is_pid(Context), is_map(Locals) ->
-    request(handle(Context), eval, Expression, eval, Locals, [], timeout(Options), flags(Options)).
+    py_request:run(py_request:handle(Context), eval, Expression, eval, Locals, [], Options).
 
 %% Runs statements in the context's namespace (__main__), which all later calls to that context see.
 %%     ok = py:exec(<<"def inc(x): return x + 1">>), {ok, 2} = py:call('__main__', inc, [1]).
 -spec exec(iodata()) -> ok | {error, error()}.
 exec(Source) ->
-    request(default(), exec, Source, exec, none, [], ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(), exec, Source, exec, none, [], ?TIMEOUT_MS, 0).
 
 -spec exec(pid(), iodata()) -> ok | {error, error()};
     (iodata(), timeout() | options()) -> ok | {error, error()}.
 exec(Context, Source) when is_pid(Context) ->
-    request(handle(Context), exec, Source, exec, none, [], ?TIMEOUT_MS, 0);
+    py_request:run(py_request:handle(Context), exec, Source, exec, none, [], ?TIMEOUT_MS, 0);
 exec(Source, Options) ->
-    request(default(), exec, Source, exec, none, [], timeout(Options), flags(Options)).
+    py_request:run(py_request:default(), exec, Source, exec, none, [], Options).
 
 -spec exec(pid(), iodata(), timeout() | options()) -> ok | {error, error()}.
 exec(Context, Source, Options) when is_pid(Context) ->
-    request(handle(Context), exec, Source, exec, none, [], timeout(Options), flags(Options)).
+    py_request:run(py_request:handle(Context), exec, Source, exec, none, [], Options).
 
 %% ---- objects that stay in Python ----
 
@@ -503,91 +561,3 @@ admin(Function, Args) ->
         Context ->
             call(Context, 'erlang._admin', Function, Args)
     end.
-
--spec request(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
-    ok | result().
-request(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
-    Ref = make_ref(),
-    case submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) of
-        ok ->
-            receive
-                {Ref, Reply} -> Reply
-            end;
-        Error ->
-            Error
-    end.
-
--spec start_request(py_nif:context() | undefined, term(), term(), [term()], map() | []) -> reference().
-start_request(Handle, Module, Function, Args, Kwargs) ->
-    Ref = make_ref(),
-    case submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED) of
-        ok -> ok;
-        Error -> self() ! {Ref, Error}, ok
-    end,
-    Ref.
-
--spec submit(py_nif:context() | undefined, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
-    ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
-submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
-    {error, noproc};
-submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
-    Ms = milliseconds(Timeout),
-    Submitted =
-        case get('$py_chain') of
-            undefined -> py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags);
-            Chain -> py_nif:submit_nested(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags, Chain)
-        end,
-    case Submitted of
-        ok -> ok;
-        Reason -> {error, Reason}
-    end.
-
--spec op(call | eval | exec) -> 0..2.
-op(call) -> 0;
-op(eval) -> 1;
-op(exec) -> 2.
-
--spec default() -> py_nif:context() | undefined.
-default() ->
-    case py_context:default() of
-        {_, Handle} -> Handle;
-        undefined -> undefined
-    end.
-
--spec handle(pid()) -> py_nif:context() | undefined.
-handle(Context) ->
-    case py_context:lookup(Context) of
-        {ok, Handle} -> Handle;
-        error -> undefined
-    end.
-
--spec milliseconds(timeout()) -> integer().
-milliseconds(infinity) -> -1;
-milliseconds(Timeout) when is_integer(Timeout), Timeout >= 0 -> min(Timeout, ?MAX_TIMEOUT_MS);
-milliseconds(Timeout) -> error({bad_timeout, Timeout}).
-
--spec timeout(timeout() | options()) -> timeout().
-timeout(#{timeout := Timeout}) -> Timeout;
-timeout(#{}) -> ?TIMEOUT_MS;
-timeout(Timeout) -> Timeout.
-
-%% Callers may pass what the type of options forbids.
--dialyzer({no_match, flags/1}).
--spec flags(timeout() | options()) -> integer().
-flags(Options) when is_map(Options) ->
-    case maps:keys(maps:without([timeout, binaries], Options)) of
-        [] -> ok;
-        [Unknown | _] -> error({bad_option, Unknown})
-    end,
-    case Options of
-        #{binaries := bytes} -> ?BYTES;
-        #{binaries := auto} -> 0;
-        #{binaries := Other} -> error({bad_option, {binaries, Other}});
-        _ -> 0
-    end;
-flags(_) ->
-    0.
-
--spec name(atom() | iodata()) -> binary().
-name(Name) when is_atom(Name) -> atom_to_binary(Name);
-name(Name) -> iolist_to_binary(Name).

@@ -25,8 +25,8 @@
 >>).
 
 -type spec() ::
-    {py:name() | py:ref(), py:name(), [term()]}
-    | {py:name() | py:ref(), py:name(), [term()], py:kwargs()}.
+    {py_request:name() | py:ref(), py_request:name(), [term()]}
+    | {py_request:name() | py:ref(), py_request:name(), [term()], py:kwargs()}.
 %% timeout: ms for all together, default 30000. on_error: stop cancels the others at the first failure, collect (default)
 %% lets all end. concurrency: how many run at once, default infinity for gathers and twice the schedulers for maps.
 -type gather_options() :: #{
@@ -40,7 +40,7 @@
 -spec call(py_nif:context() | undefined, term(), term(), {[term()], map() | []}) -> reference().
 call(Handle, Module, Function, {Args, Kwargs}) ->
     Ref = make_ref(),
-    case py:submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED bor ?LOOP) of
+    case py_request:submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED bor ?LOOP) of
         ok -> ok;
         Error -> self() ! {Ref, Error}, ok
     end,
@@ -48,7 +48,7 @@ call(Handle, Module, Function, {Args, Kwargs}) ->
 
 -spec await(reference(), timeout()) -> py:result().
 await(Ref, Timeout) ->
-    py:await(Ref, Timeout).
+    py_request:await(Ref, Timeout).
 
 %% The coroutine gets CancelledError where it waits; the reply is {error, cancelled} unless it had ended before.
 -spec cancel(reference()) -> ok | {error, done}.
@@ -74,7 +74,7 @@ gather(Handle, Specs, Options) ->
     Ref = make_ref(),
     Timeout = maps:get(timeout, Options, ?TIMEOUT_MS),
     Flags = ?LOOP bor ?GATHER bor bytes(Options),
-    case py:submit(Handle, Ref, call, OnError, Concurrency, Specs, [], Timeout, Flags) of
+    case py_request:submit(Handle, Ref, call, OnError, Concurrency, Specs, [], Timeout, Flags) of
         ok ->
             receive
                 {Ref, Reply} -> Reply
@@ -91,7 +91,7 @@ map(Handle, Module, Function, List, Options) ->
     Deadline = deadline(maps:get(timeout, Options, ?TIMEOUT_MS)),
     Concurrency = maps:get(concurrency, Options, 2 * erlang:system_info(schedulers)),
     Names = #{'_target' => Module, '_function' => Function},
-    case py:request(Handle, eval, ?IS_ASYNC, eval, Names, [], left(Deadline), 0) of
+    case py_request:run(Handle, eval, ?IS_ASYNC, eval, Names, [], left(Deadline), 0) of
         {ok, true} ->
             Specs = [{Module, Function, Args} || Args <- List],
             gather(Handle, Specs, Options#{concurrency => Concurrency, timeout => left(Deadline)});
@@ -157,7 +157,7 @@ drop(Running) ->
 -spec submit_call(py_nif:context() | undefined, reference(), term(), term(), [term()], timeout(), integer()) ->
     ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
 submit_call(Handle, Ref, Module, Function, Args, Timeout, Flags) ->
-    py:submit(Handle, Ref, call, Module, Function, Args, [], Timeout, Flags).
+    py_request:submit(Handle, Ref, call, Module, Function, Args, [], Timeout, Flags).
 
 -spec check(gather_options()) -> ok.
 check(Options) ->

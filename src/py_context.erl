@@ -215,11 +215,11 @@ is_path(Path) ->
 -spec prepare(py_nif:context(), options()) -> {ok, #state{}} | {stop, term()}.
 prepare(Handle, Options) ->
     Paths = [path(P) || P <- maps:get(sys_path, Options, [])],
-    Modules = [py:name(M) || M <- maps:get(preload, Options, [])],
+    Modules = [py_request:name(M) || M <- maps:get(preload, Options, [])],
     Prepared =
         case {Paths, Modules} of
             {[], []} -> {ok, none};
-            _ -> py:request(Handle, call, 'erlang._boot', prepare, [Paths, Modules], [], ?PRELOAD_MS, 0)
+            _ -> py_request:run(Handle, call, 'erlang._boot', prepare, [Paths, Modules], [], ?PRELOAD_MS, 0)
         end,
     Name = maps:get(name, Options, undefined),
     case Prepared of

@@ -10,6 +10,9 @@
 -export([context_info/1]).
 -export([submit/9]).
 -export([submit_nested/10]).
+-export([stream_start/8]).
+-export([stream_ack/2]).
+-export([stream_cancel/1]).
 -export([loop_start/1]).
 -export([loop_stop/3]).
 -export([cancel/2]).
@@ -105,6 +108,19 @@ callback_down(_Pid, _Answer) -> erlang:nif_error(not_loaded).
 %% The names that Python can look up, as the keys of a map.
 -spec callback_names(#{binary() => term()}) -> ok.
 callback_names(_Names) -> erlang:nif_error(not_loaded).
+%% After {ok, Ref} the caller gets {py_stream, Ref, {data, T}}, and at last once done or {error, E} in the place of
+%% {data, T}. Credit -1: no bound.
+-spec stream_start(context(), 0..1, term(), term(), term(), map() | [], integer(), non_neg_integer()) ->
+    {ok, reference()} | noproc | system_limit.
+stream_start(_Context, _Op, _Target, _Function, _Args, _Kwargs, _Credit, _Flags) -> erlang:nif_error(not_loaded).
+
+-spec stream_ack(reference(), integer()) -> ok | done.
+stream_ack(_Ref, _Credit) -> erlang:nif_error(not_loaded).
+
+%% owner: the caller is, and the last message comes if it did not before; done: it did.
+-spec stream_cancel(reference()) -> owner | done | other.
+stream_cancel(_Ref) -> erlang:nif_error(not_loaded).
+
 %% Starts the context's loop, as its first request would.
 -spec loop_start(context()) -> ok | noproc | stopped | system_limit.
 loop_start(_Context) -> erlang:nif_error(not_loaded).

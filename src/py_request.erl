@@ -1,0 +1,130 @@
+%% Submitting requests and waiting for them: what the public modules share. A call submits and waits for the one reply that
+%% the C side guarantees: it keeps the deadline, so nothing here has a timeout of its own.
+-module(py_request).
+
+-export([run/7]).
+-export([run/8]).
+-export([start/5]).
+-export([submit/9]).
+-export([await/2]).
+-export([default/0]).
+-export([handle/1]).
+-export([timeout/1]).
+-export([flags/1]).
+-export([name/1]).
+
+-define(TIMEOUT_MS, 30000).
+-define(MAX_TIMEOUT_MS, 16#ffffffffff). %% 34 years: nanoseconds of it fit 64 bits
+-define(TRACKED, 2).
+-define(BYTES, 4).
+
+-compile({inline, [op/1]}).
+
+-spec run(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout() | py:options()) ->
+    ok | py:result().
+run(Handle, Op, Target, Function, Args, Kwargs, Options) ->
+    run(Handle, Op, Target, Function, Args, Kwargs, timeout(Options), flags(Options)).
+
+-spec run(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+    ok | py:result().
+run(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
+    Ref = make_ref(),
+    case submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) of
+        ok ->
+            receive
+                {Ref, Reply} -> Reply
+            end;
+        Error ->
+            Error
+    end.
+
+-spec start(py_nif:context() | undefined, term(), term(), [term()], map() | []) -> reference().
+start(Handle, Module, Function, Args, Kwargs) ->
+    Ref = make_ref(),
+    case submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED) of
+        ok -> ok;
+        Error -> self() ! {Ref, Error}, ok
+    end,
+    Ref.
+
+%% See py_nif:submit/9; within a function that Python called it carries on the chain.
+-spec submit(py_nif:context() | undefined, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+    ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
+submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
+    {error, noproc};
+submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
+    Ms = milliseconds(Timeout),
+    Submitted =
+        case get('$py_chain') of
+            undefined -> py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags);
+            Chain -> py_nif:submit_nested(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags, Chain)
+        end,
+    case Submitted of
+        ok -> ok;
+        Reason -> {error, Reason}
+    end.
+
+-spec op(call | eval | exec) -> 0..2.
+op(call) -> 0;
+op(eval) -> 1;
+op(exec) -> 2.
+
+-spec await(reference(), timeout()) -> py:result().
+await(Ref, Timeout) ->
+    receive
+        {Ref, Reply} -> Reply
+    after Timeout ->
+        case py_nif:cancel(Ref, true) of
+            cancelled ->
+                {error, timeout};
+            done ->
+                %% It was sent before the cancel: here, or on its way. A second await of one Ref finds nothing.
+                receive
+                    {Ref, Reply} -> Reply
+                after ?TIMEOUT_MS -> {error, noproc}
+                end
+        end
+    end.
+
+-spec default() -> py_nif:context() | undefined.
+default() ->
+    case py_context:default() of
+        {_, Handle} -> Handle;
+        undefined -> undefined
+    end.
+
+-spec handle(pid()) -> py_nif:context() | undefined.
+handle(Context) ->
+    case py_context:lookup(Context) of
+        {ok, Handle} -> Handle;
+        error -> undefined
+    end.
+
+-spec milliseconds(timeout()) -> integer().
+milliseconds(infinity) -> -1;
+milliseconds(Timeout) when is_integer(Timeout), Timeout >= 0 -> min(Timeout, ?MAX_TIMEOUT_MS);
+milliseconds(Timeout) -> error({bad_timeout, Timeout}).
+
+-spec timeout(timeout() | py:options()) -> timeout().
+timeout(#{timeout := Timeout}) -> Timeout;
+timeout(#{}) -> ?TIMEOUT_MS;
+timeout(Timeout) -> Timeout.
+
+-spec flags(timeout() | py:options()) -> integer().
+flags(Options) when is_map(Options) ->
+    case maps:keys(maps:without([timeout, binaries], Options)) of
+        [] -> ok;
+        [Unknown | _] -> error({bad_option, Unknown})
+    end,
+    case Options of
+        #{binaries := bytes} -> ?BYTES;
+        #{binaries := auto} -> 0;
+        #{binaries := Other} -> error({bad_option, {binaries, Other}});
+        _ -> 0
+    end;
+flags(_) ->
+    0.
+
+-spec name(atom() | iodata()) -> binary().
+name(Name) when is_atom(Name) -> atom_to_binary(Name);
+name(Name) -> iolist_to_binary(Name).
