@@ -11,6 +11,7 @@ enum {
 };
 
 #define PY_CONV_MAX_DEPTH 1000
+#define PY_CONV_SAFE_DEPTH 50 /* levels that every stack has room for; from there on it is looked at */
 
 /* term_to_py.c: a new reference, or NULL with a Python exception set. `env` may be any env that owns `term`. */
 PyObject *py_term_to_py(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, unsigned flags);

@@ -12,6 +12,7 @@
 #include "buffer.h"
 #include "convert.h"
 #include "map.h"
+#include "stack.h"
 
 #define STACK_FIXED 128
 #define KEYS 32 /* a power of two */
@@ -31,7 +32,7 @@ typedef struct {
     py_state *st;
     ErlNifEnv *env;
     unsigned flags;
-    unsigned depth_left;
+    unsigned depth;
     size_t items_left;
     level *levels;
     ERL_NIF_TERM *stack;
@@ -82,26 +83,32 @@ static bool enter(walk *w, level *here, PyObject *obj, size_t items)
 {
     here->obj = obj;
     here->up = w->levels;
-    if (PY_UNLIKELY(w->depth_left == 0)) {
+    if (PY_UNLIKELY(w->depth >= w->st->types.max_depth)) {
         raise_too_deep(w);
         return false;
     }
+    if (PY_UNLIKELY(++w->depth > PY_CONV_SAFE_DEPTH && py_stack_is_short())) {
+        PyErr_SetString(PyExc_RecursionError, "no stack left for a Python object nested this deep");
+        goto up;
+    }
     if (PY_UNLIKELY(w->items_left < items)) {
         PyErr_Format(PyExc_ValueError, "Python object of more than %zu items", w->st->types.max_items);
-        return false;
+        goto up;
     }
     if (PY_UNLIKELY(Py_EnterRecursiveCall(" while converting to an Erlang term")))
-        return false;
+        goto up;
     w->levels = here;
     w->items_left -= items;
-    w->depth_left--;
     return true;
+up:
+    w->depth--;
+    return false;
 }
 
 static void leave(walk *w, level *here)
 {
     w->levels = here->up;
-    w->depth_left++;
+    w->depth--;
     Py_LeaveRecursiveCall();
 }
 
@@ -591,7 +598,7 @@ int py_py_to_term(py_state *st, ErlNifEnv *env, PyObject *obj, unsigned flags, E
     w.st = st;
     w.env = env;
     w.flags = flags;
-    w.depth_left = st->types.max_depth;
+    w.depth = 0;
     w.items_left = st->types.max_items == 0 ? SIZE_MAX : st->types.max_items;
     w.levels = NULL;
     w.stack = w.fixed;

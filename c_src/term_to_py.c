@@ -6,12 +6,13 @@
 #include "bigint.h"
 #include "buffer.h"
 #include "convert.h"
+#include "stack.h"
 
 typedef struct {
     py_state *st;
     ErlNifEnv *env;
     unsigned flags;
-    unsigned depth_left;
+    unsigned depth;
     size_t items_left;
 } walk;
 
@@ -19,24 +20,30 @@ static PyObject *decode(walk *w, ERL_NIF_TERM term);
 
 static bool enter(walk *w, size_t items)
 {
-    if (PY_UNLIKELY(w->depth_left == 0)) {
+    if (PY_UNLIKELY(w->depth >= w->st->types.max_depth)) {
         PyErr_Format(PyExc_RecursionError, "Erlang term nested deeper than %u levels", w->st->types.max_depth);
         return false;
     }
+    if (PY_UNLIKELY(++w->depth > PY_CONV_SAFE_DEPTH && py_stack_is_short())) {
+        PyErr_SetString(PyExc_RecursionError, "no stack left for an Erlang term nested this deep");
+        goto up;
+    }
     if (PY_UNLIKELY(w->items_left < items)) {
         PyErr_Format(PyExc_ValueError, "Erlang term of more than %zu items", w->st->types.max_items);
-        return false;
+        goto up;
     }
     if (PY_UNLIKELY(Py_EnterRecursiveCall(" while converting an Erlang term")))
-        return false;
+        goto up;
     w->items_left -= items;
-    w->depth_left--;
     return true;
+up:
+    w->depth--;
+    return false;
 }
 
 static void leave(walk *w)
 {
-    w->depth_left++;
+    w->depth--;
     Py_LeaveRecursiveCall();
 }
 
@@ -422,7 +429,7 @@ static PyObject *decode(walk *w, ERL_NIF_TERM term)
 PyObject *py_term_to_py(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, unsigned flags)
 {
     size_t items = st->types.max_items;
-    walk w = {st, env, flags, st->types.max_depth, items == 0 ? SIZE_MAX : items};
+    walk w = {st, env, flags, 0, items == 0 ? SIZE_MAX : items};
 
     if (PY_UNLIKELY(st->types.atom_names == NULL)) {
         PyErr_SetString(PyExc_RuntimeError, "this Python interpreter is ending");

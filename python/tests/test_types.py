@@ -484,23 +484,32 @@ def test_depth(wrap: Callable[[Any], Any]) -> None:
         roundtrip(deep(wrap, 50_000))
 
 
-def test_depth_from_a_small_thread() -> None:
-    caught: list[type[BaseException]] = []
+@pytest.mark.parametrize("kilobytes", [256, 512, 1024])
+@pytest.mark.parametrize("limit", [1000, 10_000])
+def test_depth_from_a_small_thread(kilobytes: int, limit: int) -> None:
+    caught: list[int] = []
+    # made and dropped here: to drop nested objects takes CPython much stack, too
+    values = [deep(wrap, depth) for depth in (30, limit - 1, 50_000) for wrap in WRAPS[:-1]]
 
     def run() -> None:
-        try:
-            roundtrip(deep(lambda v: [v], 100_000))
-        except RecursionError as error:
-            caught.append(type(error))
+        for value in values:
+            try:
+                roundtrip(value)
+                caught.append(0)
+            except RecursionError:
+                caught.append(1)
 
-    threading.stack_size(512 * 1024)
+    erlang.set_conversion_limits(depth=limit)
+    threading.stack_size(kilobytes * 1024)
     try:
         thread = threading.Thread(target=run)
         thread.start()
     finally:
         threading.stack_size(0)
-    thread.join()
-    assert caught == [RecursionError]
+        thread.join()
+        erlang.set_conversion_limits()
+    wraps = len(WRAPS) - 1
+    assert (caught[:wraps], caught[-wraps:], len(caught)) == ([0] * wraps, [1] * wraps, 3 * wraps)
 
 
 def test_cycles_say_so() -> None:
