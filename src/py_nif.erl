@@ -82,7 +82,7 @@ submit(_Context, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _TimeoutMs, _Fla
 
 %% As submit/9, from a function that Python called: Chain is what its process carries.
 -spec submit_nested(context(), reference(), Op, term(), term(), term(), map() | [], integer(), non_neg_integer(), Chain) ->
-    ok | overloaded | noproc | stopped | system_limit | cancelled | {deadlock, Chain :: non_neg_integer()}
+    ok | overloaded | noproc | stopped | system_limit | cancelled | {deadlock, non_neg_integer()}
 when
     Op :: 0..2,
     Chain :: py_callback:chain().
