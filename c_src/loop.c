@@ -27,6 +27,12 @@ static int import_asyncio(py_state *st)
     if (part->asyncio_handle == NULL || part->asyncio_timer_handle == NULL || part->tasks == NULL ||
         part->futures == NULL || part->format_callback == NULL)
         return -1;
+    Py_XSETREF(part->asyncio_threadsafe_handle, import_attr("asyncio.events", "_ThreadSafeHandle"));
+    if (part->asyncio_threadsafe_handle == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+            return -1;
+        PyErr_Clear();
+    }
     defaults = PyObject_GetAttrString(part->format_callback, "__kwdefaults__");
     if (defaults == NULL)
         return -1;
@@ -49,6 +55,8 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     loop->selector = Py_NewRef(Py_None);
     loop->task_factory = Py_NewRef(Py_None);
     loop->clock_resolution = 1e-9;
+    pthread_mutex_init(&loop->ended_lock, NULL);
+    pthread_cond_init(&loop->ended, NULL);
     loop->ready = py_ready_new(st);
     if (loop->ready == NULL) {
         Py_DECREF(loop);
@@ -113,6 +121,8 @@ static void loop_dealloc(PyObject *self)
     }
     drop_events(loop);
     py_loop_handle_drain(loop);
+    pthread_mutex_destroy(&loop->ended_lock);
+    pthread_cond_destroy(&loop->ended);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -373,6 +383,8 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
 #define LOOP_OBJECTS(O)                                                                                                \
     O(loop_type);                                                                                                      \
     O(handle_type);                                                                                                    \
+    O(threadsafe_handle_type);                                                                                         \
+    O(asyncio_threadsafe_handle);                                                                                      \
     O(timer_handle_type);                                                                                              \
     O(ready_type);                                                                                                     \
     O(asyncio_handle);                                                                                                 \

@@ -12,12 +12,13 @@ typedef struct py_loop_handle py_loop_handle; /* loop_handle.h */
 
 /* This file's part of py_state. */
 typedef struct {
-    PyTypeObject *loop_type, *handle_type, *timer_handle_type, *ready_type;
+    PyTypeObject *loop_type, *handle_type, *timer_handle_type, *threadsafe_handle_type, *ready_type;
     /* of asyncio, imported by the first loop */
-    PyObject *asyncio_handle, *asyncio_timer_handle; /* the stock classes: for debug mode and isinstance */
-    PyObject *tasks, *futures;                       /* modules */
-    PyObject *format_callback;                       /* asyncio.format_helpers._format_callback_source */
-    PyObject *kw_debug, *kw_context, *no_args;       /* names of keyword arguments, as tuples */
+    /* the stock classes: for debug mode and isinstance; the last is NULL before 3.14 */
+    PyObject *asyncio_handle, *asyncio_timer_handle, *asyncio_threadsafe_handle;
+    PyObject *tasks, *futures;                 /* modules */
+    PyObject *format_callback;                 /* asyncio.format_helpers._format_callback_source */
+    PyObject *kw_debug, *kw_context, *no_args; /* names of keyword arguments, as tuples */
     PyObject *str_cancelled, *str_run, *str_scheduled, *str_context, *str_loop, *str_name, *str_task, *str_future,
         *str_select, *str_process_events, *str_run_once, *str_time, *str_call_exception_handler, *str_call_at,
         *str_check_thread, *str_check_callback, *str_callback, *str_delay, *str_when;

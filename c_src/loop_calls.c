@@ -4,22 +4,28 @@
 
 #include <math.h>
 
-PyObject *py_loop_make_handle(py_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+/* asyncio's own handle, for debug mode. Called from C it takes the stack of whoever called us: nothing to cut off. */
+static PyObject *stock_handle(py_loop *loop, PyObject *cls, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *context)
 {
-    py_loop_part *part = &loop->st->loop;
-    if (PY_LIKELY(!loop->debug))
-        return (PyObject *)py_loop_handle_new(loop, part->handle_type, callback, args, nargs, context);
-    /* Called from C it takes the stack of whoever called us, so there is nothing to cut off. */
     PyObject *tuple = PyTuple_New(nargs);
     if (tuple == NULL)
         return NULL;
     for (Py_ssize_t i = 0; i < nargs; i++)
         PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
     PyObject *argv[] = {callback, tuple, PY_LOOP_OBJ(loop), context != NULL ? context : Py_None};
-    PyObject *handle = PyObject_Vectorcall(part->asyncio_handle, argv, 4, NULL);
+    PyObject *handle = PyObject_Vectorcall(cls, argv, 4, NULL);
     Py_DECREF(tuple);
     return handle;
+}
+
+PyObject *py_loop_make_handle(py_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *context)
+{
+    py_loop_part *part = &loop->st->loop;
+    if (PY_LIKELY(!loop->debug))
+        return (PyObject *)py_loop_handle_new(loop, part->handle_type, callback, args, nargs, context);
+    return stock_handle(loop, part->asyncio_handle, callback, args, nargs, context);
 }
 
 PyObject *py_loop_call_super(py_loop *loop, const char *name, PyObject *const *args, Py_ssize_t nargs)
@@ -151,6 +157,19 @@ static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nar
     return queue(loop, call.lead[0], call.rest, call.nrest, call.context);
 }
 
+/* From 3.14 on they are of a class of their own. */
+static PyObject *make_threadsafe_handle(py_loop *loop, const call_args *call)
+{
+    py_loop_part *part = &loop->st->loop;
+    if (part->asyncio_threadsafe_handle == NULL)
+        return py_loop_make_handle(loop, call->lead[0], call->rest, call->nrest, call->context);
+    if (PY_UNLIKELY(loop->debug))
+        return stock_handle(loop, part->asyncio_threadsafe_handle, call->lead[0], call->rest, call->nrest,
+                            call->context);
+    return (PyObject *)py_loop_handle_new(loop, part->threadsafe_handle_type, call->lead[0], call->rest, call->nrest,
+                                          call->context);
+}
+
 static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     py_loop *loop = (py_loop *)self;
@@ -160,9 +179,11 @@ static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_
         return NULL;
     if (PY_UNLIKELY(loop->debug) && check_debug(loop, call.lead[0], "call_soon_threadsafe", true) < 0)
         return NULL;
-    PyObject *handle = queue(loop, call.lead[0], call.rest, call.nrest, call.context);
-    if (handle == NULL)
+    PyObject *handle = make_threadsafe_handle(loop, &call);
+    if (handle == NULL || py_ready_push(loop->ready, handle) < 0) {
+        Py_XDECREF(handle);
         return NULL;
+    }
     if (PY_LIKELY(loop->native)) {
         py_poller_wake(loop->poller);
     } else {

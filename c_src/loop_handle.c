@@ -1,6 +1,7 @@
 /* Handle and TimerHandle; see loop_handle.h. */
 #include "loop_handle.h"
 
+#include "compat.h"
 #include "loop_internal.h"
 
 py_loop_handle *py_loop_handle_new(py_loop *loop, PyTypeObject *type, PyObject *callback, PyObject *const *args,
@@ -39,7 +40,9 @@ py_loop_handle *py_loop_handle_new(py_loop *loop, PyTypeObject *type, PyObject *
     handle->nargs = (uint8_t)nargs;
     handle->repr = handle->weakrefs = NULL;
     handle->when = 0;
-    handle->cancelled = handle->scheduled = handle->running = false;
+    handle->cancelled = handle->scheduled = false;
+    atomic_init(&handle->running, false);
+    handle->threadsafe = type == loop->st->loop.threadsafe_handle_type;
     PyObject_GC_Track(handle);
     return handle;
 
@@ -170,27 +173,83 @@ static int run_failed(py_loop_handle *handle)
     return rc;
 }
 
+/* The callback begins: from now on cancel() leaves it and its arguments alone. False if it was cancelled meanwhile. */
+static inline bool begin(py_loop_handle *handle)
+{
+    bool begun;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    begun = !(handle->threadsafe && handle->cancelled);
+    if (begun) {
+        if (handle->threadsafe)
+            handle->runner = PyThread_get_thread_ident();
+        atomic_store_explicit(&handle->running, true, memory_order_relaxed);
+    }
+    Py_END_CRITICAL_SECTION();
+    return begun;
+}
+
+static inline void end(py_loop_handle *handle, bool was_running)
+{
+    if (PY_LIKELY(!handle->threadsafe)) {
+        atomic_store_explicit(&handle->running, was_running, memory_order_relaxed);
+    } else {
+        py_loop *loop = handle->loop;
+        atomic_store(&handle->running, was_running);
+        if (atomic_load(&loop->ended_waiters) > 0) {
+            pthread_mutex_lock(&loop->ended_lock);
+            pthread_cond_broadcast(&loop->ended);
+            pthread_mutex_unlock(&loop->ended_lock);
+        }
+    }
+    if (handle->cancelled && !was_running)
+        drop_call(handle);
+}
+
+/* asyncio holds a lock of the handle while its callback runs: other threads wait here until it has ended. */
+static void wait_until_ended(py_loop_handle *handle)
+{
+    py_loop *loop = handle->loop;
+    if (!handle->threadsafe || loop == NULL || !atomic_load(&handle->running) ||
+        handle->runner == PyThread_get_thread_ident())
+        return;
+    Py_INCREF(PY_LOOP_OBJ(loop));
+    atomic_fetch_add(&loop->ended_waiters, 1);
+    PyThreadState *tstate = PyEval_SaveThread();
+    pthread_mutex_lock(&loop->ended_lock);
+    while (atomic_load(&handle->running))
+        pthread_cond_wait(&loop->ended, &loop->ended_lock);
+    pthread_mutex_unlock(&loop->ended_lock);
+    PyEval_RestoreThread(tstate);
+    atomic_fetch_sub(&loop->ended_waiters, 1);
+    Py_DECREF(PY_LOOP_OBJ(loop));
+}
+
 int py_loop_handle_run(py_loop_handle *handle)
 {
     PyObject *result = NULL;
     PyObject *context = handle->context;
-    bool was_running = handle->running;
+    bool was_running = atomic_load_explicit(&handle->running, memory_order_relaxed);
+    int rc = 0;
 
+    if (!begin(handle))
+        return 0;
     if (PY_UNLIKELY(handle->callback == NULL || context == NULL)) {
         PyErr_SetString(PyExc_TypeError, "'NoneType' object is not callable");
-        return run_failed(handle);
+        rc = run_failed(handle);
+        end(handle, was_running);
+        return rc;
     }
-    if (PyContext_Enter(context) < 0)
-        return run_failed(handle);
-    /* cancel() leaves callback and arguments alone while they run */
-    handle->running = true;
+    if (PyContext_Enter(context) < 0) {
+        rc = run_failed(handle);
+        end(handle, was_running);
+        return rc;
+    }
     if (handle->args == NULL) {
         result =
             PyObject_Vectorcall(handle->callback, handle->argv, handle->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     } else {
         result = PyObject_Call(handle->callback, handle->args, NULL);
     }
-    int rc = 0;
     if (PY_UNLIKELY(result == NULL)) {
         PyObject *exc = PyErr_GetRaisedException();
         (void)PyContext_Exit(context);
@@ -201,38 +260,45 @@ int py_loop_handle_run(py_loop_handle *handle)
         if (PyContext_Exit(context) < 0)
             rc = run_failed(handle);
     }
-    handle->running = was_running;
-    if (handle->cancelled && !was_running)
-        drop_call(handle);
+    end(handle, was_running);
     return rc;
 }
 
 int py_loop_handle_cancel(py_loop_handle *handle)
 {
+    PyObject *repr = NULL;
+
+    wait_until_ended(handle);
     if (handle->cancelled)
         return 0;
-    if (handle->loop != NULL) {
-        if (handle->scheduled)
-            handle->loop->timers_cancelled++;
-        if (handle->loop->debug) {
-            PyObject *repr = PyObject_Repr((PyObject *)handle);
-            if (repr == NULL)
-                return -1;
-            Py_XSETREF(handle->repr, repr);
-        }
-    }
+    if (handle->loop != NULL && handle->loop->debug && (repr = PyObject_Repr((PyObject *)handle)) == NULL)
+        return -1;
+    bool drop;
+    Py_BEGIN_CRITICAL_SECTION(handle);
+    if (handle->loop != NULL && handle->scheduled && !handle->cancelled)
+        handle->loop->timers_cancelled++;
+    if (repr != NULL)
+        Py_XSETREF(handle->repr, repr);
     handle->cancelled = true;
-    if (!handle->running)
+    drop = !atomic_load_explicit(&handle->running, memory_order_relaxed);
+    Py_END_CRITICAL_SECTION();
+    if (drop)
         drop_call(handle);
     return 0;
 }
 
-int py_loop_handle_is_cancelled(py_loop *loop, PyObject *handle)
+bool py_loop_handle_is_own(py_loop *loop, PyObject *handle)
 {
     py_loop_part *part = &loop->st->loop;
-    if (Py_IS_TYPE(handle, part->handle_type) || Py_IS_TYPE(handle, part->timer_handle_type))
+    return Py_IS_TYPE(handle, part->handle_type) || Py_IS_TYPE(handle, part->timer_handle_type) ||
+           Py_IS_TYPE(handle, part->threadsafe_handle_type);
+}
+
+int py_loop_handle_is_cancelled(py_loop *loop, PyObject *handle)
+{
+    if (py_loop_handle_is_own(loop, handle))
         return ((py_loop_handle *)handle)->cancelled;
-    PyObject *cancelled = PyObject_GetAttr(handle, part->str_cancelled);
+    PyObject *cancelled = PyObject_GetAttr(handle, loop->st->loop.str_cancelled);
     if (cancelled == NULL)
         return -1;
     int rc = PyObject_IsTrue(cancelled);
@@ -246,7 +312,10 @@ static PyObject *stock_class(PyObject *self)
     py_state *st = py_state_of_type(Py_TYPE(self));
     if (st == NULL)
         return NULL;
-    return Py_IS_TYPE(self, st->loop.timer_handle_type) ? st->loop.asyncio_timer_handle : st->loop.asyncio_handle;
+    py_loop_part *part = &st->loop;
+    if (Py_IS_TYPE(self, part->timer_handle_type))
+        return part->asyncio_timer_handle;
+    return Py_IS_TYPE(self, part->threadsafe_handle_type) ? part->asyncio_threadsafe_handle : part->asyncio_handle;
 }
 
 static PyObject *call_stock(PyObject *self, const char *name)
@@ -271,6 +340,7 @@ static PyObject *handle_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *handle_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    wait_until_ended((py_loop_handle *)self);
     return PyBool_FromLong(((py_loop_handle *)self)->cancelled);
 }
 
@@ -476,6 +546,13 @@ static PyType_Spec handle_spec = {
     .slots = handle_slots,
 };
 
+static PyType_Spec threadsafe_spec = {
+    .name = "_erlang._ThreadSafeHandle",
+    .basicsize = sizeof(py_loop_handle),
+    .flags = HANDLE_FLAGS,
+    .slots = handle_slots,
+};
+
 static PyType_Spec timer_spec = {
     .name = "_erlang.TimerHandle",
     .basicsize = sizeof(py_loop_handle),
@@ -485,9 +562,10 @@ static PyType_Spec timer_spec = {
 
 int py_loop_handle_init(PyObject *module, py_state *st)
 {
-    st->loop.handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &handle_spec, NULL);
-    if (st->loop.handle_type == NULL)
-        return -1;
-    st->loop.timer_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
-    return st->loop.timer_handle_type == NULL ? -1 : 0;
+    py_loop_part *part = &st->loop;
+    part->handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &handle_spec, NULL);
+    part->timer_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &timer_spec, NULL);
+    part->threadsafe_handle_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &threadsafe_spec, NULL);
+    return part->handle_type == NULL || part->timer_handle_type == NULL || part->threadsafe_handle_type == NULL ? -1
+                                                                                                                : 0;
 }

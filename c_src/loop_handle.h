@@ -21,7 +21,10 @@ struct py_loop_handle {
     PyObject *weakrefs;
     double when;
     uint8_t nargs; /* in argv */
-    bool cancelled, scheduled, running;
+    bool cancelled, scheduled;
+    _Atomic bool running;
+    bool threadsafe;      /* of call_soon_threadsafe, from 3.14 on: cancel() of another thread waits for the callback */
+    unsigned long runner; /* the thread that runs it */
 };
 
 /* A new handle. context NULL: a copy of the current one. */
@@ -34,6 +37,9 @@ void py_loop_handle_drain(py_loop *loop);
  * loop. */
 int py_loop_handle_run(py_loop_handle *handle);
 int py_loop_handle_cancel(py_loop_handle *handle);
+
+/* Is it one of our types? */
+bool py_loop_handle_is_own(py_loop *loop, PyObject *handle);
 
 /* For anything in the ring or heap, ours or stock: 1, 0 or -1 with an exception. */
 int py_loop_handle_is_cancelled(py_loop *loop, PyObject *handle);

@@ -41,6 +41,10 @@ struct py_loop {
     py_event *events; /* taken from the poller and not yet run */
     PyObject *selector, *own_selector, *task_factory, *weakrefs;
     PyObject *kwargs; /* {"loop": self} */
+    /* For threads that wait until a handle's callback has ended. */
+    pthread_mutex_t ended_lock;
+    pthread_cond_t ended;
+    _Atomic int ended_waiters;
     unsigned long thread_id;
     double clock_resolution;
     bool native; /* selector is own_selector: fds and waiting are the poller's */

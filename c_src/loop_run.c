@@ -159,10 +159,7 @@ static int run_debug(py_loop *loop, PyObject *handle)
 
 static int run_one(py_loop *loop, PyObject *handle)
 {
-    py_loop_part *part = &loop->st->loop;
-    bool ours = Py_IS_TYPE(handle, part->handle_type) || Py_IS_TYPE(handle, part->timer_handle_type);
-
-    if (PY_LIKELY(ours && !loop->debug))
+    if (PY_LIKELY(!loop->debug && py_loop_handle_is_own(loop, handle)))
         return ((py_loop_handle *)handle)->cancelled ? 0 : py_loop_handle_run((py_loop_handle *)handle);
     int cancelled = py_loop_handle_is_cancelled(loop, handle);
     if (cancelled != 0)
