@@ -157,11 +157,11 @@ static int args_term(py_state *st, ErlNifEnv *env, PyObject *const *args, Py_ssi
 }
 
 /* The chain and the caller of what this thread runs. A thread without a request starts a chain of its own. */
-static ERL_NIF_TERM chain_term(py_callback *cb, py_request *req, uint64_t until_ns, ERL_NIF_TERM *caller)
+static ERL_NIF_TERM chain_term(py_state *st, py_callback *cb, py_request *req, uint64_t until_ns, ERL_NIF_TERM *caller)
 {
     ErlNifEnv *env = cb->send_env;
     uint64_t chain = cb->id, deadline = until_ns == PY_FOREVER ? 0 : until_ns;
-    ERL_NIF_TERM trace = py_atoms.undefined;
+    ERL_NIF_TERM trace = py_trace_term(st, req, env);
 
     *caller = py_atoms.undefined;
     if (req != NULL) {
@@ -169,9 +169,6 @@ static ERL_NIF_TERM chain_term(py_callback *cb, py_request *req, uint64_t until_
         cb->parent = req->parent;
         if (req->deadline_ns != 0 && (deadline == 0 || req->deadline_ns < deadline)) {
             deadline = req->deadline_ns;
-        }
-        if (req->trace != 0) {
-            trace = enif_make_copy(env, req->trace);
         }
         *caller = enif_make_pid(env, &req->caller);
     }
@@ -236,7 +233,7 @@ py_callback *py_callback_prepare(py_state *st, PyObject *target, PyObject *const
 
 bool py_callback_start(py_state *st, py_callback *cb, const py_callback_what *what, uint64_t until_ns)
 {
-    ERL_NIF_TERM caller, chain = chain_term(cb, py_callback_request(), until_ns, &caller);
+    ERL_NIF_TERM caller, chain = chain_term(st, cb, py_callback_request(), until_ns, &caller);
 
     py_callback_open(cb);
     if (!py_callback_send(cb, what->target, what->args, caller, chain)) {
@@ -252,7 +249,7 @@ static PyObject *call_and_wait(py_state *st, py_callback *cb, const py_callback_
 {
     py_worker *w = py_worker_current();
     PyObject *result = NULL;
-    ERL_NIF_TERM caller, chain = chain_term(cb, py_callback_request(), until_ns, &caller);
+    ERL_NIF_TERM caller, chain = chain_term(st, cb, py_callback_request(), until_ns, &caller);
     int how;
 
     py_callback_enter(cb, w);

@@ -32,9 +32,13 @@ PY_NIF(context_info_nif)
             if (py_request_is_done(req)) {
                 continue;
             }
-            ERL_NIF_TERM item =
-                enif_make_tuple4(env, req->shown_target, req->shown_function, enif_make_pid(env, &req->caller),
-                                 enif_make_uint64(env, (now - req->submitted_ns) / 1000));
+            ERL_NIF_TERM item = enif_make_new_map(env);
+            put(env, &item, "id", enif_make_uint64(env, req->serial));
+            put(env, &item, "module", req->shown_target);
+            put(env, &item, "function", req->shown_function);
+            put(env, &item, "caller", enif_make_pid(env, &req->caller));
+            put(env, &item, "age_us", enif_make_uint64(env, (now - req->submitted_ns) / 1000));
+            put(env, &item, "thread", enif_make_uint64(env, w->thread_id));
             running = enif_make_list_cell(env, item, running);
         }
     }

@@ -10,6 +10,7 @@
     P(call)                                                                                                            \
     P(output)                                                                                                          \
     P(channel)                                                                                                         \
+    P(trace)                                                                                                           \
     P(callback)                                                                                                        \
     P(loop)                                                                                                            \
     P(driver)                                                                                                          \

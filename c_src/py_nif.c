@@ -11,6 +11,7 @@
 #include "request.h"
 #include "runtime.h"
 #include "stream.h"
+#include "trace.h"
 #include "types.h"
 
 static ErlNifFunc functions[] = {
@@ -40,6 +41,7 @@ static ErlNifFunc functions[] = {
     {"channel_forget", 2, channel_forget_nif, 0},
     {"channel_close", 1, channel_close_nif, 0},
     {"channel_info", 1, channel_info_nif, 0},
+    {"timing", 1, timing_nif, 0},
     {"counters", 0, counters_nif, 0},
     {"atom_quota", 1, atom_quota_nif, 0},
     {"python_version", 0, python_version_nif, 0},

@@ -82,6 +82,7 @@ py_request *py_request_new(py_context *context)
     atomic_store_explicit(&req->nudges, 0, memory_order_relaxed);
     req->chain = req->parent = req->nest = 0;
     req->trace = 0;
+    req->run_ns = 0;
     req->under = NULL;
     req->driver = NULL;
     req->gather = NULL;
@@ -197,10 +198,14 @@ ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM re
 
     if (req->flags & PY_REQ_STREAM) {
         bool failed = enif_get_tuple(env, result, &arity, &items) && enif_is_identical(items[0], py_atoms.error);
-
         return enif_make_tuple3(env, py_atoms.py_stream, ref, failed ? result : py_atoms.done);
     }
-    return enif_make_tuple2(env, ref, result);
+    if (PY_LIKELY(!(req->flags & PY_REQ_TIMED) || req->run_ns == 0)) {
+        return enif_make_tuple2(env, ref, result);
+    }
+    return enif_make_tuple3(env, ref, result,
+                            enif_make_tuple3(env, enif_make_uint64(env, req->queue_ns),
+                                             enif_make_uint64(env, req->run_ns), enif_make_uint64(env, req->gil_ns)));
 }
 
 void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result)

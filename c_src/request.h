@@ -31,6 +31,7 @@ enum {
     PY_REQ_GATHER = 1u << 4,   /* `args` is a list of {M, F, Args, Kwargs}: gather.h */
     PY_REQ_STREAM = 1u << 5,   /* a step of a stream, whose reply is the stream's last message: stream.h */
     PY_REQ_COLLECT = 1u << 6,  /* an iterator is asked for as a list: stream.h */
+    PY_REQ_TIMED = 1u << 7,    /* the reply says where the time went: trace.h */
 };
 
 typedef struct py_gather py_gather; /* gather.h */
@@ -61,6 +62,7 @@ struct py_request {
     _Atomic unsigned nudges;                   /* how often it was asked to stop: a wait for Erlang ends when that grows */
     uint64_t chain;                            /* names the chain, 0: it starts here */
     uint64_t parent;                           /* the callback it descends from, 0: none */
+    uint64_t queue_ns, run_ns, gil_ns; /* with PY_REQ_TIMED; set by the worker */
     ERL_NIF_TERM trace;                        /* opaque, carried along the chain; in env; 0: none */
     uint64_t nest;                             /* the wait it is queued for, where a waiting worker serves it */
     py_request *under;                         /* what waits below it on its worker's stack; under take_lock */

@@ -21,6 +21,7 @@
 #include "output.h"
 #include "ref.h"
 #include "stream.h"
+#include "trace.h"
 #include "types.h"
 
 struct py_state {
@@ -31,6 +32,7 @@ struct py_state {
     py_ref_part ref;
     py_call_part call;
     py_output_part output;
+    py_trace_part trace;
     py_callback_part callback;
     py_channel_part channel;
     py_loop_part loop;

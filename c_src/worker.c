@@ -8,6 +8,7 @@
 #include "runtime.h"
 #include "state.h"
 #include "stream.h"
+#include "trace.h"
 #include "watchdog.h"
 
 #include <signal.h>
@@ -111,6 +112,26 @@ static ERL_NIF_TERM run(py_context *context, py_request *req)
     return req->flags & PY_REQ_STREAM ? py_stream_step(context, req) : py_stream_collect(context, req);
 }
 
+static ERL_NIF_TERM run_timed(py_worker *w, py_request *req)
+{
+    uint64_t started = py_now_ns(), waited = started - req->submitted_ns;
+    ERL_NIF_TERM result = run(w->context, req);
+
+    req->gil_ns = w->gil_ns < waited ? w->gil_ns : waited;
+    req->queue_ns = waited - req->gil_ns;
+    req->run_ns = py_now_ns() - started;
+    return result;
+}
+
+/* Attaches again after a wait. */
+static void worker_attach(py_worker *w)
+{
+    uint64_t started = atomic_load_explicit(&py_trace_timing, memory_order_relaxed) ? py_now_ns() : 0;
+
+    PyEval_RestoreThread(w->ts);
+    w->gil_ns = PY_UNLIKELY(started != 0) ? py_now_ns() - started : 0;
+}
+
 static void worker_run(py_worker *w, py_request *req)
 {
     ERL_NIF_TERM result;
@@ -137,7 +158,7 @@ static void worker_run(py_worker *w, py_request *req)
                      (unsigned long long)req->chain, w->depth - 1);
         result = py_call_error(w->context->interp->state, req, req->env);
     } else {
-        result = run(w->context, req);
+        result = PY_UNLIKELY(req->flags & PY_REQ_TIMED) ? run_timed(w, req) : run(w->context, req);
     }
     if (PY_UNLIKELY(py_forked)) {
         _exit(0); /* as a thread that forked ends its child */
@@ -225,12 +246,13 @@ static void worker_loop(py_worker *w)
             }
             PyEval_SaveThread();
             worker_wait_detached(w, take.active);
-            PyEval_RestoreThread(w->ts);
+            worker_attach(w);
             w->coarse_now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);
             continue;
         }
         py_watchdog_running();
         worker_run(w, req);
+        w->gil_ns = 0;
         before = req;
         now = atomic_load_explicit(&py_watchdog_now, memory_order_relaxed);
         if (PY_UNLIKELY(now !=

@@ -25,6 +25,7 @@ struct py_worker {
     PyThreadState *ts;
     py_parker parker; /* sleeps here on standby */
     unsigned spin_score;
+    uint64_t gil_ns;     /* how long it waited for the GIL the last time, while timing is on */
     bool output_pending; /* its request left a line open */
     uint64_t coarse_now; /* the watchdog's clock when it was last looked at */
 };

@@ -20,6 +20,7 @@ init([]) ->
     ),
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, py_callback:children() ++ [
         #{id => py_context_registry, start => {py_context_registry, start_link, []}},
+        #{id => py_watch, start => {py_watch, start_link, []}},
         #{id => py_context_sup, start => {py_context_sup, start_link, []}, type => supervisor},
         #{id => default_context, start => {py_context, start_link, [Default]}, shutdown => 5000}
     ]}}.

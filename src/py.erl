@@ -66,6 +66,8 @@
 -export([gc/1]).
 -export([reload/1]).
 -export([reload/2]).
+-export([top/0]).
+-export([top/1]).
 -export([configure_logging/0]).
 -export([configure_logging/1]).
 -export([format_error/1]).
@@ -82,6 +84,9 @@
 -export([state_decr/1]).
 -export([state_decr/2]).
 
+
+%% For the modules of this application.
+-export([admin_context/0]).
 
 -export_type([name/0]).
 -export_type([kwargs/0]).
@@ -427,7 +432,7 @@ context(Name) ->
     py_context:find(Name).
 
 %% Everything an operator may ask: versions, counters of live requests and refs, and each context with its queue, its
-%% workers and what they run: {Module, Function, Caller, AgeMicroseconds}.
+%% workers and what they run: #{id, module, function, caller, age_us, thread}.
 -spec info() -> #{atom() => term()}.
 info() ->
     (py_nif:counters())#{
@@ -469,6 +474,15 @@ reload(Module) ->
 -spec reload(pid(), name()) -> result().
 reload(Context, Module) ->
     call(Context, 'erlang._admin', reload, [Module]).
+
+%% Prints what Python does, once a second for 20 seconds: contexts, calls/s, busiest targets, running requests with age.
+-spec top() -> ok.
+top() ->
+    py_top:run(#{}).
+
+-spec top(py_top:options()) -> ok.
+top(Options) ->
+    py_top:run(Options).
 
 %% Lets Python's log records cross from the level of OTP's logger on; see configure_logging/1.
 -spec configure_logging() -> ok | {error, error()}.
@@ -548,16 +562,19 @@ state_decr(Key, By) ->
 
 %% ---- inside ----
 
-%% On a context that nobody else uses: an answer also comes when every other worker is busy.
 -spec admin(atom(), [term()]) -> result().
 admin(Function, Args) ->
+    call(admin_context(), 'erlang._admin', Function, Args).
+
+%% A context that nobody else uses: an answer also comes when every other worker is busy.
+-spec admin_context() -> pid().
+admin_context() ->
     case py_context:find(admin) of
         undefined ->
             case py_context:start(#{name => admin, spin_us => 0}) of
-                {ok, Context} -> call(Context, 'erlang._admin', Function, Args);
-                {error, {already_started, Context}} -> call(Context, 'erlang._admin', Function, Args);
-                {error, _} -> {error, noproc}
+                {ok, Context} -> Context;
+                {error, {already_started, Context}} -> Context
             end;
         Context ->
-            call(Context, 'erlang._admin', Function, Args)
+            Context
     end.

@@ -61,7 +61,8 @@ init_table() ->
         {<<"$output">>, {py_output, write}, ok},
         {<<"$input">>, {py_output, read_line}, ok},
         {<<"$isatty">>, {py_output, isatty}, ok},
-        {<<"$log">>, {py_logger, log}, ok}
+        {<<"$log">>, {py_logger, log}, ok},
+        {<<"$span">>, {py_telemetry, span_ended}, ok}
     ]),
     publish().
 
@@ -223,7 +224,14 @@ system_code_change(State, _Module, _OldVsn, _Extra) ->
 run(Id, Target, Args, Caller, Chain) ->
     put(?CHAIN, Chain),
     _ = [put('$callers', [Caller]) || Caller =/= undefined],
-    py_nif:callback_reply(Id, guarded(fun() -> invoke(Target, Args) end)).
+    py_nif:callback_reply(Id, guarded(fun() -> traced(Target, Args, Caller) end)).
+
+%% The package's own functions are not the user's calls.
+-spec traced(target(), [term()], pid() | undefined) -> answer().
+traced({<<"$", _/binary>>} = Target, Args, _Caller) ->
+    invoke(Target, Args);
+traced(Target, Args, Caller) ->
+    py_telemetry:span(callback, #{target => Target, caller => Caller}, fun() -> invoke(Target, Args) end).
 
 -spec guarded(fun(() -> answer())) -> answer().
 guarded(Fun) ->

@@ -27,6 +27,7 @@
 -export([channel_forget/2]).
 -export([channel_close/1]).
 -export([channel_info/1]).
+-export([timing/1]).
 -export([counters/0]).
 -export([atom_quota/1]).
 -export([python_version/0]).
@@ -156,6 +157,10 @@ channel_info(_Channel) -> erlang:nif_error(not_loaded).
 %% comes after `cancelled`.
 -spec cancel(reference(), Silent :: boolean()) -> cancelled | done.
 cancel(_Ref, _Silent) -> erlang:nif_error(not_loaded).
+
+%% Whether workers measure what a request flagged for it waits for.
+-spec timing(boolean()) -> ok.
+timing(_On) -> erlang:nif_error(not_loaded).
 
 -spec counters() -> #{requests := integer(), refs := integer(), pins := integer(), contexts := integer(), callbacks := integer()}.
 counters() -> erlang:nif_error(not_loaded).

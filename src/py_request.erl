@@ -17,6 +17,7 @@
 -define(MAX_TIMEOUT_MS, 16#ffffffffff). %% 34 years: nanoseconds of it fit 64 bits
 -define(TRACKED, 2).
 -define(BYTES, 4).
+-define(TIMED, 128).
 
 -compile({inline, [op/1]}).
 
@@ -28,14 +29,40 @@ run(Handle, Op, Target, Function, Args, Kwargs, Options) ->
 -spec run(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
     ok | py:result().
 run(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
+    case py_telemetry:hook() of
+        undefined ->
+            Ref = make_ref(),
+            case submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) of
+                ok ->
+                    receive
+                        {Ref, Reply} -> Reply
+                    end;
+                Error ->
+                    Error
+            end;
+        Hook ->
+            Meta = #{operation => Op, module => shown(Op, Target), function => Function},
+            py_telemetry:call(Hook, Meta, fun() ->
+                run_timed(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags bor ?TIMED)
+            end)
+    end.
+
+-spec shown(call | eval | exec, term()) -> term().
+shown(call, Target) -> Target;
+shown(_, _) -> '__main__'.
+
+-spec run_timed(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+    {ok | py:result(), {integer(), integer(), integer()} | none}.
+run_timed(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
     Ref = make_ref(),
     case submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) of
         ok ->
             receive
-                {Ref, Reply} -> Reply
+                {Ref, Reply, Times} -> {Reply, Times};
+                {Ref, Reply} -> {Reply, none}
             end;
         Error ->
-            Error
+            {Error, none}
     end.
 
 -spec start(py_nif:context() | undefined, term(), term(), [term()], map() | []) -> reference().

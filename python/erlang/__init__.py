@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from erlang._loop import ErlangEventLoop, new_event_loop
     from erlang._run import install, run
     from erlang._tasks import ShutdownReport, TaskTracker
+    from erlang._trace import Span, trace, traceparent
 
 __all__ = [
     "Atom",
@@ -46,6 +47,7 @@ __all__ = [
     "Port",
     "Reference",
     "ShutdownReport",
+    "Span",
     "TaskTracker",
     "apply",
     "async_call",
@@ -69,6 +71,8 @@ __all__ = [
     "state_keys",
     "state_set",
     "whereis",
+    "trace",
+    "traceparent",
 ]
 
 # What needs asyncio is imported when it is first asked for: a context that only computes does without.
@@ -76,6 +80,9 @@ _LAZY = {
     "ErlangEventLoop": "erlang._loop",
     "ExecutionResult": "erlang._executor",
     "ShutdownReport": "erlang._tasks",
+    "Span": "erlang._trace",
+    "trace": "erlang._trace",
+    "traceparent": "erlang._trace",
     "TaskTracker": "erlang._tasks",
     "execute_concurrent": "erlang._executor",
     "execute_concurrent_async": "erlang._executor",

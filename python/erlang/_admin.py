@@ -26,6 +26,14 @@ def stacks() -> list[tuple[str, list[str]]]:
     return found
 
 
+def stacks_by_thread() -> dict[int, list[str]]:
+    """The same by thread identifier."""
+    return {
+        ident: [f"{entry.filename}:{entry.lineno} in {entry.name}" for entry in traceback.extract_stack(frame)]
+        for ident, frame in sys._current_frames().items()
+    }
+
+
 def memory_stats() -> dict[str, object]:
     """Counts of objects and memory blocks, the collector's generations, and the process's peak size in bytes."""
     scale = 1 if sys.platform == "darwin" else 1024
