@@ -26,7 +26,9 @@ all() ->
 
 -spec init_per_suite([{atom(), term()}]) -> [{atom(), term()}].
 init_per_suite(Config) ->
-    py_test_lib:start(Config).
+    Started = py_test_lib:start(Config),
+    ok = logger:set_primary_config(level, notice), % start/1 made it emergency
+    Started.
 
 -spec end_per_suite([{atom(), term()}]) -> ok.
 end_per_suite(Config) ->

@@ -29,7 +29,9 @@ all() ->
 
 -spec init_per_suite([{atom(), term()}]) -> [{atom(), term()}].
 init_per_suite(Config) ->
-    py_test_lib:start(Config).
+    Started = py_test_lib:start(Config),
+    ok = logger:set_primary_config(level, notice), % start/1 made it emergency
+    Started.
 
 -spec end_per_suite([{atom(), term()}]) -> ok.
 end_per_suite(Config) ->
@@ -170,17 +172,12 @@ slow_calls_are_logged_once_with_their_line(_Config) ->
     ok = py:exec(<<"import threading\nfree = threading.Event()\ndef stuck(): free.wait()">>),
     ok = py_watch:slow_call_ms(50),
     Ref = py:spawn_call('__main__', stuck, []),
-    Text =
-        receive
-            {logged, warning, <<"slow Python call", _/binary>> = T} -> T
-        end,
+    Text = slow_call(),
     {_, _} = binary:match(Text, <<"'__main__':stuck">>),
     {_, _} = binary:match(Text, <<"threading.py:">>),
     %% Another slow one is found while the first goes on, which is not told again.
     Second = py:spawn_call('__main__', stuck, []),
-    receive
-        {logged, warning, <<"slow Python call", _/binary>>} -> ok
-    end,
+    _ = slow_call(),
     ok = py_watch:slow_call_ms(infinity),
     ok = py:exec(<<"free.set()">>),
     {ok, none} = py:await(Ref),
@@ -189,6 +186,12 @@ slow_calls_are_logged_once_with_their_line(_Config) ->
     receive
         {logged, _, <<"slow Python call", _/binary>> = Again} -> ct:fail(Again)
     after 0 -> ok
+    end.
+
+slow_call() ->
+    receive
+        {logged, warning, <<"slow Python call", _/binary>> = Text} -> Text
+    after 10000 -> ct:fail({no_warning, process_info(self(), messages), sys:get_state(py_watch)})
     end.
 
 %% ---- top ----

@@ -70,9 +70,9 @@ __all__ = [
     "state_incr",
     "state_keys",
     "state_set",
-    "whereis",
     "trace",
     "traceparent",
+    "whereis",
 ]
 
 # What needs asyncio is imported when it is first asked for: a context that only computes does without.
