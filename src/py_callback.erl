@@ -270,7 +270,7 @@ allowed(Module, Function, Arity) ->
     Allowed =
         case application:get_env(erlang_python, callback_apply, registered) of
             all -> true;
-            registered -> ets:match(?MODULE, {'_', {Module, Function}, '_'}, 1) =/= '$end_of_table';
+            registered -> ets:match(?MODULE, {'_', {Module, Function}, '_'}) =/= [];
             List -> lists:any(fun(M) -> lists:member(M, List) end, [Module, {Module, Function}, {Module, Function, Arity}])
         end,
     case Allowed of

@@ -43,6 +43,9 @@ class ErlangError(Exception):
     def __str__(self) -> str:
         return self._text
 
+    def __reduce__(self) -> tuple[type[ErlangError], tuple[Any, ...]]:
+        return type(self), (self.class_, self.reason, (self._text, self.stacktrace))
+
 
 ErlangError.__module__ = "erlang"
 
