@@ -7,9 +7,15 @@
 %% For the launcher: `-s py_erlpy`.
 -spec start() -> pid().
 start() ->
-    spawn(fun run/0).
+    spawn(fun() ->
+        try
+            run()
+        catch
+            Class:Reason:Stack -> fail(io_lib:format("~tp:~tp at ~tp", [Class, Reason, Stack]))
+        end
+    end).
 
--spec run() -> ok | no_return().
+-spec run() -> ok.
 run() ->
     Self = os:getenv("ERLPY_SELF"),
     ok = own_environment(os:getenv("ERLPY_ERTS")),
@@ -47,5 +53,10 @@ use_environment_of(Self) ->
 
 -spec fail(unicode:chardata()) -> no_return().
 fail(Text) ->
-    io:format(standard_error, "erlpy: ~ts~n", [Text]),
-    erlang:halt(1).
+    Line = unicode:characters_to_binary(["erlpy: ", Text, "\n"]),
+    %% Without the ports, whose flushing can keep a VM that has hardly started from halting.
+    case file:open("/dev/stderr", [raw, append]) of
+        {ok, Stderr} -> file:write(Stderr, Line);
+        {error, _} -> erlang:display_string(binary_to_list(Line))
+    end,
+    erlang:halt(1, [{flush, false}]).
