@@ -157,15 +157,30 @@ static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nar
     return queue(loop, call.lead[0], call.rest, call.nrest, call.context);
 }
 
+/* The traceback of the class below ends with its own __init__, which its caller takes off. */
+static int cut_own_frame(PyObject *handle)
+{
+    PyObject *stack = PyObject_GetAttrString(handle, "_source_traceback");
+    int rc = stack == NULL ? -1 : 0;
+    if (rc == 0 && !Py_IsNone(stack))
+        rc = PySequence_DelItem(stack, -1);
+    Py_XDECREF(stack);
+    return rc;
+}
+
 /* From 3.14 on they are of a class of their own. */
 static PyObject *make_threadsafe_handle(py_loop *loop, const call_args *call)
 {
     py_loop_part *part = &loop->st->loop;
     if (part->asyncio_threadsafe_handle == NULL)
         return py_loop_make_handle(loop, call->lead[0], call->rest, call->nrest, call->context);
-    if (PY_UNLIKELY(loop->debug))
-        return stock_handle(loop, part->asyncio_threadsafe_handle, call->lead[0], call->rest, call->nrest,
-                            call->context);
+    if (PY_UNLIKELY(loop->debug)) {
+        PyObject *handle =
+            stock_handle(loop, part->asyncio_threadsafe_handle, call->lead[0], call->rest, call->nrest, call->context);
+        if (handle != NULL && cut_own_frame(handle) < 0)
+            Py_CLEAR(handle);
+        return handle;
+    }
     return (PyObject *)py_loop_handle_new(loop, part->threadsafe_handle_type, call->lead[0], call->rest, call->nrest,
                                           call->context);
 }
