@@ -540,7 +540,9 @@ def test_eager_tasks_finish_without_a_step(loop: Any) -> None:
         loop.call_soon(steps.append, 1)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(leaf()) for _ in range(10)]
-        return sum(t.result() for t in tasks) + len(steps)
+            assert all(task.done() for task in tasks)
+            assert not steps
+        return sum(task.result() for task in tasks)
 
     assert loop.run_until_complete(main()) == 10
 
