@@ -8,10 +8,51 @@
 #include "interpreter.h"
 #include "request.h"
 #include "state.h"
+#include "worker.h"
 
 #define SMALL_ARGS 8
 
 /* ---- names ---- */
+
+/* The calling worker's request is told to stop again. */
+static void interrupt_again(py_state *st)
+{
+    py_worker *w = py_worker_current();
+
+    if (w != NULL) {
+        pthread_mutex_lock(&w->context->take_lock);
+        if (w->current != NULL && atomic_load(&w->current->stop) != PY_STOP_NONE) {
+            w->stop_pending = true;
+            PyThreadState_SetAsyncExc(w->thread_id, st->call.interrupted);
+        }
+        pthread_mutex_unlock(&w->context->take_lock);
+    }
+}
+
+/* sys.unraisablehook. An Interrupted is meant for the request and not for the finalizer that it fell into; in C, so that
+ * it does not fall into the hook next. */
+static PyObject *unraisablehook(PyObject *module, PyObject *args)
+{
+    PyObject *type = PyObject_GetAttrString(args, "exc_type"), *logging, *done;
+
+    Py_XDECREF(type);
+    if (type == NULL) {
+        return NULL;
+    }
+    if (type == py_state_of_module(module)->call.interrupted) {
+        interrupt_again(py_state_of_module(module));
+        Py_RETURN_NONE;
+    }
+    logging = PyImport_ImportModule("erlang._logging");
+    done = logging == NULL ? NULL : PyObject_CallMethod(logging, "_unraisable", "(O)", args);
+    Py_XDECREF(logging);
+    return done;
+}
+
+static PyMethodDef methods[] = {
+    {"_unraisablehook", unraisablehook, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
 
 int py_call_init(PyObject *module, py_state *st)
 {
@@ -20,7 +61,8 @@ int py_call_init(PyObject *module, py_state *st)
         "Raised where a request is to stop: its deadline is over, or it was cancelled or interrupted.\n\n"
         "A BaseException, so that `except Exception` lets it through.",
         PyExc_BaseException, NULL);
-    if (st->call.interrupted == NULL || PyModule_AddObjectRef(module, "Interrupted", st->call.interrupted) < 0) {
+    if (st->call.interrupted == NULL || PyModule_AddObjectRef(module, "Interrupted", st->call.interrupted) < 0 ||
+        PyModule_AddFunctions(module, methods) < 0) {
         return -1;
     }
     st->call.names = PyMem_Calloc(PY_CALL_NAMES, sizeof *st->call.names);

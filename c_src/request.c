@@ -76,6 +76,7 @@ py_request *py_request_new(py_context *context)
     atomic_store_explicit(&req->state, REQ_QUEUED, memory_order_relaxed);
     atomic_store_explicit(&req->stop, PY_STOP_NONE, memory_order_relaxed);
     req->flags = 0;
+    req->tracked = false;
     req->arg_env = req->env;
     req->stop_ns = 0;
     req->nudged_ns = 0;
@@ -103,9 +104,7 @@ void py_request_free(py_request *req)
     if (PY_UNLIKELY(req->start != NULL)) {
         py_interp_drop_later(context->interp, req->start);
     }
-    if (req->flags & PY_REQ_TRACKED) {
-        py_request_untrack(req);
-    }
+    py_request_untrack(req);
     enif_clear_env(req->env);
     py_request_drop_bulk(req);
     atomic_fetch_sub_explicit(&py_requests_live, 1, memory_order_relaxed);
@@ -212,10 +211,7 @@ void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_N
 {
     bool own = msg_env == req->env;
 
-    if (req->flags & PY_REQ_TRACKED) { /* nobody may compare with a reference that is the receiver's */
-        py_request_untrack(req);
-        req->flags &= ~(unsigned)PY_REQ_TRACKED;
-    }
+    py_request_untrack(req); /* nobody may compare with a reference that is the receiver's */
     if (!(req->flags & PY_REQ_NO_REPLY)) {
         enif_send(env, &req->caller, msg_env, py_request_message(msg_env, req, result));
     }
@@ -238,6 +234,7 @@ void py_request_track(py_request *req)
     shard *s = &table[h % SHARDS];
     py_request **bucket = &s->buckets[(h / SHARDS) % BUCKETS];
 
+    req->tracked = true;
     pthread_mutex_lock(&s->lock);
     req->table_next = *bucket;
     *bucket = req;
@@ -246,10 +243,17 @@ void py_request_track(py_request *req)
 
 void py_request_untrack(py_request *req)
 {
-    uint64_t h = ref_hash(req->ref);
-    shard *s = &table[h % SHARDS];
-    py_request **at = &s->buckets[(h / SHARDS) % BUCKETS];
+    uint64_t h;
+    shard *s;
+    py_request **at;
 
+    if (PY_LIKELY(!req->tracked)) {
+        return;
+    }
+    req->tracked = false;
+    h = ref_hash(req->ref);
+    s = &table[h % SHARDS];
+    at = &s->buckets[(h / SHARDS) % BUCKETS];
     pthread_mutex_lock(&s->lock);
     while (*at != NULL && *at != req) {
         at = &(*at)->table_next;

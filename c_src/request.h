@@ -52,7 +52,8 @@ struct py_request {
     _Atomic int state;
     _Atomic int stop;
     int op;
-    unsigned flags;
+    unsigned flags; /* constant once it is submitted */
+    bool tracked;   /* in the table: its submitter's, then whoever's that finishes or frees it */
     uint64_t serial;
     uint64_t submitted_ns;
     uint64_t deadline_ns;                      /* 0: none */

@@ -163,9 +163,8 @@ void py_stream_release(py_request *req)
 {
     py_stream *s = req->stream;
 
-    if (req->flags & PY_REQ_TRACKED) { /* it never came to its end: whoever stopped it sent the last message */
+    if (req->tracked) { /* it never came to its end: whoever stopped it sent the last message */
         py_request_untrack(req);
-        req->flags &= ~(unsigned)PY_REQ_TRACKED;
         pthread_mutex_lock(&s->lock);
         s->state = STREAM_ENDED;
         pthread_mutex_unlock(&s->lock);
@@ -350,10 +349,7 @@ void py_stream_rest(py_request *req, bool last)
     PyObject *coro = NULL;
     bool again = false;
 
-    if (req->flags & PY_REQ_TRACKED) { /* the next step has the same reference */
-        py_request_untrack(req);
-        req->flags &= ~(unsigned)PY_REQ_TRACKED;
-    }
+    py_request_untrack(req); /* the next step has the same reference */
     if (last) {
         close_iterator(s->context->interp->state, s);
         PyErr_Clear();

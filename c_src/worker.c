@@ -132,10 +132,22 @@ static void worker_attach(py_worker *w)
     w->gil_ns = PY_UNLIKELY(started != 0) ? py_now_ns() - started : 0;
 }
 
+/* Puts `vars` in the place of the thread's context variables and gives those that were there. As PyContext_Enter and
+ * PyContext_Exit, without a Context for a request that sets none. */
+static PyObject *swap_context_vars(PyThreadState *ts, PyObject *vars)
+{
+    PyObject *before = ts->context;
+
+    ts->context = vars;
+    ts->context_ver++;
+    return before;
+}
+
 static void worker_run(py_worker *w, py_request *req)
 {
     ERL_NIF_TERM result;
     bool won;
+    PyObject *vars;
 
     if (PY_UNLIKELY(req->deadline_ns != 0 &&
                     (req->deadline_ns <= w->coarse_now || req->deadline_ns <= req->submitted_ns))) {
@@ -153,6 +165,7 @@ static void worker_run(py_worker *w, py_request *req)
     if (!py_request_start(req)) {
         return;
     }
+    vars = swap_context_vars(w->ts, NULL); /* what a request sets is its own */
     if (PY_UNLIKELY(w->depth > MAX_DEPTH)) {
         PyErr_Format(PyExc_RecursionError, "chain %llu is %u nested requests deep on one thread",
                      (unsigned long long)req->chain, w->depth - 1);
@@ -164,6 +177,8 @@ static void worker_run(py_worker *w, py_request *req)
         _exit(0); /* as a thread that forked ends its child */
     }
     py_output_end(w->context->interp->state, w);
+    vars = swap_context_vars(w->ts, vars);
+    Py_XDECREF(vars);
     won = py_request_finish(req);
     if (won && result != 0) {
         py_request_reply(req, NULL, req->env, result);

@@ -362,14 +362,17 @@ gc_and_memory_stats(_) ->
     ?assert(N >= 1),
     {ok, 0} = py:gc(0),
     {ok, #{<<"objects">> := O, <<"allocated_blocks">> := B, <<"peak_rss_bytes">> := R}} = py:memory_stats(),
-    ?assert(O > 0 andalso B > 0 andalso R > 1000000).
+    ?assert(O > 0 andalso is_integer(B) andalso R > 1000000).
 
 version_and_info(_) ->
     {ok, Version} = py:version(),
-    #{python := P, otp := Otp, requests := _, refs := _, contexts := N, running_contexts := Contexts} = py:info(),
+    #{python := P, otp := Otp, requests := _, refs := _, running_contexts := Contexts} = py:info(),
     {0, _} = binary:match(Version, P),
     ?assertEqual(list_to_binary(erlang:system_info(otp_release)), Otp),
-    ?assertEqual(N, length(Contexts)),
+    py_test_lib:eventually(fun() ->
+        #{contexts := N, running_contexts := Running} = py:info(),
+        ?assertEqual(N, length(Running))
+    end),
     [Default] = [C || #{name := default} = C <- Contexts],
     #{queued := 0, workers := W, max_threads := Max, closed := false, calls := Calls, pid := Pid} = Default,
     ?assert(W >= 1 andalso W =< Max andalso Calls > 0),

@@ -134,7 +134,7 @@ cleanup_runs_to_its_end(Config) ->
         "        while time.monotonic() < end: pass\n"
         "        log.append('cleaned')\n"
     >>),
-    {error, timeout} = py:call(c(Config), '__main__', cleans, [], #{}, 10),
+    {error, timeout} = py:call(c(Config), '__main__', cleans, [], #{}, 300),
     {ok, [<<"cleaned">>]} = py:eval(c(Config), <<"log">>).
 
 interrupt_stops_what_runs_and_nothing_later(Config) ->
@@ -162,7 +162,7 @@ interrupts_never_hit_the_next_request(Config) ->
     Counts = py_test_lib:parallel(4, fun(P) -> hit(C, P, 3000, 0, 0) end),
     unlink(Sender),
     exit(Sender, kill),
-    ct:pal("right and interrupted: ~p", [Counts]),
+    [?assertEqual(3000, Right + Hit) || {Right, Hit} <- Counts],
     [{ok, I} = py:call(C, '__main__', ident, [I]) || I <- lists:seq(1, 100)],
     #{lost_workers := 0} = py_context:info(C).
 

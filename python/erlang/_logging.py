@@ -80,7 +80,7 @@ def install() -> None:
     """At start: warnings and worse, `warnings`, and exceptions that nobody can catch."""
     configure("warning")
     logging.captureWarnings(True)
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook = _erlang._unraisablehook
     threading.excepthook = _thread_exception
 
 
