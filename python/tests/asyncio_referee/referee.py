@@ -4,8 +4,9 @@
     referee.py test_events ...      these modules
     referee.py --loop erlang ...    our loop alone, without the comparison
 
-A test that passes on the stock loop must pass on ours, unless `not_applicable.json` names it, with the reason. Each
-module runs in a process of its own (`sys.executable`: python or erlpy alike). Exit status 0 if the verdict is good.
+A test that passes on the stock loop must pass on ours, in the second try at the latest, unless `not_applicable.json`
+names it, with the reason. Each module runs in a process of its own (`sys.executable`: python or erlpy alike). Exit status
+0 if the verdict is good, or if this Python came without its tests, which is then said.
 
 What is replaced: asyncio.SelectorEventLoop, asyncio.EventLoop and the default policy's loop. With `--base`, also
 BaseEventLoop and BaseSelectorEventLoop, which tests build directly and feed with fake selectors: the C type then
@@ -189,16 +190,25 @@ def main() -> int:
     if args.child:
         run_module(args.modules[0], args.loop, args.base, args.out, args.match)
 
+    try:
+        modules = args.modules or all_modules()
+    except ImportError:
+        print("not run: this Python came without its own tests (Debian has them as libpython3.x-testsuite)")
+        return 0
     listed = not_applicable(base=args.base)
     owed: list[str] = []
     total = 0
     start = time.monotonic()
     with open(args.log, "w") as log, contextlib.suppress(BrokenPipeError):
-        for module in args.modules or all_modules():
+        for module in modules:
             both = args.loop == "both"
             ours = run_in_child(module, "erlang" if both else args.loop, args.base, args.match, log)
             stock = run_in_child(module, "stock", False, args.match, log) if both else None
             bad = judge(ours, stock, listed)
+            if bad:  # once more, these alone: on a busy machine some of them are too slow for their own timeouts
+                again = run_in_child(module, "erlang" if both else args.loop, args.base, bad, log)
+                bad = [name for name in bad if again["words"].get(name) not in GOOD]
+                ours["details"] |= again["details"]
             count = sum(word == "ok" for word in ours["words"].values())
             total += count
             owed += bad
