@@ -5,8 +5,8 @@
     referee.py --loop erlang ...    our loop alone, without the comparison
 
 A test that passes on the stock loop must pass on ours, in the second try at the latest, unless `not_applicable.json`
-names it, with the reason. Each module runs in a process of its own (`sys.executable`: python or erlpy alike). Exit status
-0 if the verdict is good, or if this Python came without its tests, which is then said.
+names it, with the reason. Each module runs in a process of its own (`sys.executable`, python or erlpy alike). Exit
+status 0 if the verdict is good, or if this Python came without its tests, which is then said.
 
 What is replaced: asyncio.SelectorEventLoop, asyncio.EventLoop and the default policy's loop. With `--base`, also
 BaseEventLoop and BaseSelectorEventLoop, which tests build directly and feed with fake selectors: the C type then
