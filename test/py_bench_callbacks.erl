@@ -1,53 +1,42 @@
-%% Python to Erlang: callbacks, messages, channels, shared state. Each figure is the rate of one run of Python's own clock
-%% (or Erlang's, where Erlang receives), in operations a second; run_all/0 prints minimum, median and maximum of five.
+%% Python to Erlang, for py_unified_bench: callbacks, messages, channels, shared state. The rates are of Python's own clock, or
+%% Erlang's where Erlang receives.
 -module(py_bench_callbacks).
 
--export([run_all/0]).
--export([results/1]).
+-export([benches/0]).
 -export([add/2]).
 -export([sink/1]).
 
--define(SAMPLES, 5).
+-spec benches() -> [py_bench_lib:bench()].
+benches() ->
+    [#{name => Name, run => fun() -> in_context(Fun) end} || {Name, Fun} <- rates()].
 
--spec run_all() -> ok.
-run_all() ->
-    io:format("~-44s ~12s ~12s ~12s~n", ["operations/s", "min", "median", "max"]),
-    lists:foreach(
-        fun({Name, Samples}) ->
-            Sorted = lists:sort(Samples),
-            Shown = [hd(Sorted), lists:nth((length(Sorted) + 1) div 2, Sorted), lists:last(Sorted)],
-            io:format("~-44s ~12b ~12b ~12b~n", [Name | [round(S) || S <- Shown]])
-        end,
-        results(?SAMPLES)
-    ).
-
--spec results(pos_integer()) -> [{string(), [float()]}].
-results(Samples) ->
-    {ok, _} = application:ensure_all_started(erlang_python),
+%% Seconds of one operation, in a context made for it.
+-spec in_context(fun((pid()) -> float())) -> float().
+in_context(Fun) ->
     ok = py:register_function(bench_add, ?MODULE, add),
     {ok, C} = py_context:start(#{threads => 8}),
     ok = py:exec(C, source()),
-    Results = [{Name, [Fun(C) || _ <- lists:seq(0, Samples)]} || {Name, Fun} <- benches()],
+    Rate = Fun(C),
     ok = py_context:stop(C),
     ok = py:unregister_function(bench_add),
-    [{Name, All} || {Name, [_Warm | All]} <- Results].
+    1 / Rate.
 
 -spec add(integer(), integer()) -> integer().
 add(A, B) -> A + B.
 
--spec benches() -> [{string(), fun((pid()) -> float())}].
-benches() ->
+-spec rates() -> [{binary(), fun((pid()) -> float())}].
+rates() ->
     [
-        {"callbacks, 20,000 in one loop", fun(C) -> rate(C, loop, [20000]) end},
-        {"callbacks, 100 threads", fun(C) -> rate(C, threads, [100, 200]) end},
-        {"callbacks, one coroutine after the other", fun(C) -> rate(C, coroutines, [10000, 1]) end},
-        {"callbacks, 1000 coroutines at once", fun(C) -> rate(C, coroutines, [10000, 1000]) end},
-        {"Erlang > Python > Erlang > Python", fun(C) -> rate(C, nested, [C, 5000]) end},
-        {"erlang.send", fun(C) -> rate(C, send, [spawn_link(?MODULE, sink, [200000]), 200000]) end},
-        {"state_get", fun(C) -> rate(C, state, [20000]) end},
-        {"channel to Python, integers", fun to_python/1},
-        {"channel to Erlang, integers", fun to_erlang/1},
-        {"channel to a coroutine, integers", fun to_coroutine/1}
+        {<<"callback">>, fun(C) -> rate(C, loop, [20000]) end},
+        {<<"callback_100_threads">>, fun(C) -> rate(C, threads, [100, 200]) end},
+        {<<"callback_coroutine">>, fun(C) -> rate(C, coroutines, [10000, 1]) end},
+        {<<"callback_1000_coroutines">>, fun(C) -> rate(C, coroutines, [10000, 1000]) end},
+        {<<"callback_nested">>, fun(C) -> rate(C, nested, [C, 5000]) end},
+        {<<"send">>, fun(C) -> rate(C, send, [spawn_link(?MODULE, sink, [200000]), 200000]) end},
+        {<<"state_get">>, fun(C) -> rate(C, state, [20000]) end},
+        {<<"channel_to_python">>, fun to_python/1},
+        {<<"channel_to_erlang">>, fun to_erlang/1},
+        {<<"channel_to_coroutine">>, fun to_coroutine/1}
     ].
 
 -spec source() -> binary().
