@@ -1,0 +1,184 @@
+%% The demonstration of the loop: an aiohttp server and an aiohttp client inside this VM, each on the event loop of a
+%% context. Erlang drives 10,000 requests over TCP and 10,000 over TLS by py:async_gather and checks every answer;
+%% other processes call Python by py:call all the while.
+-module(py_demo_http).
+
+-export([run/1]).
+-export([start/1]).
+-export([round/3]).
+-export([stop/0]).
+
+-define(REQUESTS, 10000).
+-define(AT_ONCE, 100).
+-define(CALLERS, 4).
+-define(TIMEOUT_MS, 60000).
+-define(LOOK_MS, 100).
+
+-record(round, {
+    over :: tcp | tls,
+    requests :: pos_integer(),
+    us :: pos_integer(),
+    calls :: [non_neg_integer()]
+}).
+
+%% Dir is where demo_http.py is.
+-spec run(file:filename()) -> ok.
+run(Dir) ->
+    Temporary = filename:join("/tmp", "py_demo_http_" ++ os:getpid()),
+    ok = filelib:ensure_path(Temporary),
+    try
+        ok = start(Dir),
+        {ok, Using} = py:call(py:context(web_client), demo_http, versions, []),
+        io:format("~ts. The server and the client are contexts of this VM, each with its loop.~n", [Using]),
+        io:format("~b requests over TCP, ~b over TLS, ~b at once; ~b processes call Python meanwhile.~n~n", [
+            ?REQUESTS, ?REQUESTS, ?AT_ONCE, ?CALLERS
+        ]),
+        show([round(tcp, ?REQUESTS, Temporary), round(tls, ?REQUESTS, Temporary)]),
+        stop()
+    after
+        file:del_dir_r(Temporary)
+    end.
+
+%% The two contexts.
+-spec start(file:filename()) -> ok.
+start(Dir) ->
+    Options = #{sys_path => [Dir], preload => [demo_http]},
+    {ok, _} = py_context:start(Options#{name => web_server}),
+    {ok, _} = py_context:start(Options#{name => web_client}),
+    ok.
+
+-spec stop() -> ok.
+stop() ->
+    lists:foreach(fun(Name) -> py_context:stop(py:context(Name)) end, [web_client, web_server]).
+
+%% A server, a client and Requests requests between them.
+-spec round(tcp | tls, pos_integer(), file:filename()) -> #round{}.
+round(Over, Requests, Temporary) ->
+    {Key, Root} = certificate(Over, Temporary),
+    {ok, Server} = py:call(py:context(web_server), demo_http, 'Server', []),
+    {ok, Port} = await(web_server, Server, start, [Key]),
+    {ok, Client} = py:call(py:context(web_client), demo_http, 'Client', [Port, Root]),
+    {ok, none} = await(web_client, Client, open, []),
+    Callers = [spawn_monitor(fun() -> call(I, []) end) || I <- lists:seq(1, ?CALLERS)],
+    Bodies = [{N, body(N)} || N <- lists:seq(1, Requests)],
+    Watcher = spawn_link(fun() -> watch(Over, Server, Requests) end),
+    Start = erlang:monotonic_time(microsecond),
+    {ok, Answers} = py:async_gather(
+        py:context(web_client),
+        [{Client, digest, [N, {bytes, Body}]} || {N, Body} <- Bodies],
+        #{concurrency => ?AT_ONCE, timeout => ?TIMEOUT_MS, on_error => stop}
+    ),
+    Us = erlang:monotonic_time(microsecond) - Start,
+    Watcher ! {stop, self()},
+    receive {Watcher, stopped} -> ok end,
+    ok = check(Bodies, Answers),
+    Calls = lists:append([stop_caller(Caller) || Caller <- Callers]),
+    {ok, Requests} = py:call(Server, count, []),
+    {ok, none} = await(web_client, Client, close, []),
+    {ok, none} = await(web_server, Server, stop, []),
+    #round{over = Over, requests = Requests, us = Us, calls = Calls}.
+
+-spec await(atom(), py:ref(), atom(), [term()]) -> py:result().
+await(Name, Object, Method, Args) ->
+    py:async_await(py:async_call(py:context(Name), Object, Method, Args)).
+
+%% What request N sends: up to 8 KiB.
+-spec body(pos_integer()) -> binary().
+body(N) ->
+    binary:copy(<<N:32>>, 1 + N * 37 rem 2048).
+
+-spec check([{pos_integer(), binary()}], [map()]) -> ok.
+check([], []) ->
+    ok;
+check([{N, Body} | Bodies], [Answer | Answers]) ->
+    Digest = string:lowercase(binary:encode_hex(crypto:hash(sha256, Body))),
+    Size = byte_size(Body),
+    #{<<"n">> := N, <<"size">> := Size, <<"sha256">> := Digest} = Answer,
+    check(Bodies, Answers).
+
+%% ---- TLS ----
+
+%% A root of our own, and a certificate of localhost: files for both sides.
+-spec certificate(tcp | tls, file:filename()) -> {binary() | none, binary() | none}.
+certificate(tcp, _) ->
+    {none, none};
+certificate(tls, Temporary) ->
+    Localhost = {'Extension', {2, 5, 29, 17}, false, [{dNSName, "localhost"}]},
+    Options = [{digest, sha256}, {key, {namedCurve, secp256r1}}],
+    Chain = #{root => Options, intermediates => [], peer => [{extensions, [Localhost]} | Options]},
+    #{server_config := Server, client_config := Client} =
+        public_key:pkix_test_data(#{server_chain => Chain, client_chain => Chain}),
+    {KeyType, Key} = proplists:get_value(key, Server),
+    {
+        pem(Temporary, "server.pem", [{KeyType, Key}, {'Certificate', proplists:get_value(cert, Server)}]),
+        pem(Temporary, "root.pem", [{'Certificate', Der} || Der <- proplists:get_value(cacerts, Client)])
+    }.
+
+-spec pem(file:filename(), string(), [{atom(), binary()}]) -> binary().
+pem(Directory, Name, Entries) ->
+    File = filename:join(Directory, Name),
+    ok = file:write_file(File, public_key:pem_encode([{Type, Der, not_encrypted} || {Type, Der} <- Entries])),
+    unicode:characters_to_binary(File).
+
+%% ---- what goes on meanwhile ----
+
+%% Shows how many requests the server has answered.
+-spec watch(tcp | tls, py:ref(), pos_integer()) -> ok.
+watch(Over, Server, All) ->
+    {ok, Done} = py:call(Server, count, []),
+    Width = 50 * Done div All,
+    Bar = [lists:duplicate(Width, $#), lists:duplicate(50 - Width, $.)],
+    io:format("\r~ts [~ts] ~b/~b", [name(Over), Bar, Done, All]),
+    receive
+        {stop, From} ->
+            io:format("\r~ts [~ts] ~b/~b~n", [name(Over), lists:duplicate(50, $#), All, All]),
+            From ! {self(), stopped},
+            ok
+    after ?LOOK_MS -> watch(Over, Server, All)
+    end.
+
+%% Calls Python every now and then until it is told to stop; exits with how many us each call took.
+-spec call(pos_integer(), [non_neg_integer()]) -> no_return().
+call(I, Taken) ->
+    Data = integer_to_binary(I * length(Taken)),
+    Sum = erlang:crc32(Data),
+    Start = erlang:monotonic_time(microsecond),
+    {ok, Sum} = py:call(zlib, crc32, [{bytes, Data}]),
+    Us = erlang:monotonic_time(microsecond) - Start,
+    receive
+        stop -> exit({taken, [Us | Taken]})
+    after 2 -> call(I, [Us | Taken])
+    end.
+
+-spec stop_caller({pid(), reference()}) -> [non_neg_integer()].
+stop_caller({Pid, Monitor}) ->
+    Pid ! stop,
+    receive {'DOWN', Monitor, process, Pid, {taken, Taken}} -> Taken end.
+
+%% ---- the account ----
+
+-spec show([#round{}]) -> ok.
+show(Rounds) ->
+    io:format("~n~-6s~10s~10s~12s~22s~14s~14s~n", [
+        "over", "answered", "seconds", "requests/s", "py:call meanwhile", "median", "99 of 100"
+    ]),
+    lists:foreach(
+        fun(#round{over = Over, requests = Requests, us = Us, calls = Calls}) ->
+            Sorted = lists:sort(Calls),
+            io:format("~-6ts~10b~10.1f~12b~22b~11b us~11b us~n", [
+                name(Over),
+                Requests,
+                Us / 1000000,
+                Requests * 1000000 div Us,
+                length(Calls),
+                lists:nth(1 + length(Sorted) * 50 div 100, Sorted),
+                lists:nth(1 + length(Sorted) * 99 div 100, Sorted)
+            ])
+        end,
+        Rounds
+    ),
+    io:format("~nEvery answer was compared with what Erlang computes.~n").
+
+-spec name(tcp | tls) -> string().
+name(tcp) -> "TCP";
+name(tls) -> "TLS".
