@@ -151,8 +151,8 @@ static char *add_user_flags(char *flags)
 
 static void add_emulator_flags(void)
 {
-    static const char *const flags[] = {"-sbwt", "none", "-sbwtdcpu", "none",  "-sbwtdio", "none",
-                                        "-Bi",   "-A",   "1",         "-SDio", "4",        NULL};
+    static const char *const flags[] = {"-sbwt", "none", "-sbwtdcpu", "none", "-sbwtdio", "none",
+                                        "-A",    "1",    "-SDio",     "4",    NULL};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     char *text;
 
