@@ -1,7 +1,7 @@
 """Draws bar charts from stored pyperf results: charts.py OUTPUT.svg TITLE LABEL=RESULT.json ....
 
-With one result a bar is a benchmark; with several, a group of bars is a benchmark and each bar a result, relative to the
-first. Plain SVG, no dependency but pyperf.
+With one result a bar is a benchmark; with several, a group of bars is a benchmark and each bar a result, relative to
+the first. Plain SVG, no dependency but pyperf.
 """
 
 from __future__ import annotations
