@@ -546,7 +546,10 @@ static void look_at_step(py_context *context, uint64_t now)
     py_request *req;
     bool nudge = false;
 
-    if (step == async->watched_step && atomic_load(&async->current) != NULL) {
+    if (step != async->watched_step) {
+        async->watched_step = step;
+        async->watched_since = now;
+    } else if (now - async->watched_since >= NUDGE_NS && atomic_load(&async->current) != NULL) {
         pthread_mutex_lock(&async->lock);
         req = atomic_load(&async->current);
         if (req != NULL && req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
@@ -556,7 +559,6 @@ static void look_at_step(py_context *context, uint64_t now)
         }
         pthread_mutex_unlock(&async->lock);
     }
-    async->watched_step = step;
     if (nudge) {
         py_interp_interrupt(context->interp, context, serial);
     }

@@ -40,6 +40,7 @@ typedef struct {
     _Atomic(py_request *) current; /* whose step runs; the loop thread's, cleared under lock */
     _Atomic uint64_t step;         /* counts steps */
     uint64_t watched_step;         /* the watchdog's */
+    uint64_t watched_since;        /* the same: when it saw that step first */
 } py_async;
 
 int py_async_init(py_context *context);
