@@ -81,6 +81,7 @@
     A(data, "data")                                                                                                    \
     A(owner, "owner")                                                                                                  \
     A(other, "other")                                                                                                  \
+    A(start, "start")                                                                                                  \
     A(done, "done")
 
 typedef struct {

@@ -14,7 +14,8 @@
     P(callback)                                                                                                        \
     P(loop)                                                                                                            \
     P(driver)                                                                                                          \
-    P(stream)
+    P(stream)                                                                                                          \
+    P(poller_nif)
 
 static int module_exec(PyObject *module)
 {

@@ -19,6 +19,7 @@
 #include "exception.h"
 #include "loop.h"
 #include "output.h"
+#include "poller_nif.h"
 #include "ref.h"
 #include "stream.h"
 #include "trace.h"
@@ -38,6 +39,7 @@ struct py_state {
     py_loop_part loop;
     py_driver_part driver;
     py_stream_part stream;
+    py_poller_nif_part poller_nif;
 };
 
 extern PyModuleDef py_module_def; /* module.c */

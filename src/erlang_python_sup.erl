@@ -19,6 +19,7 @@ init([]) ->
         application:get_env(erlang_python, default_context, #{})
     ),
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, py_callback:children() ++ [
+        #{id => py_event_loops, start => {py_event_loops, start_link, []}},
         #{id => py_context_registry, start => {py_context_registry, start_link, []}},
         #{id => py_watch, start => {py_watch, start_link, []}},
         #{id => py_context_sup, start => {py_context_sup, start_link, []}, type => supervisor},

@@ -10,6 +10,8 @@
 -export([context_info/1]).
 -export([submit/9]).
 -export([submit_nested/10]).
+-export([events_attach/1]).
+-export([events_post/2]).
 -export([stream_start/8]).
 -export([stream_ack/2]).
 -export([stream_cancel/1]).
@@ -36,8 +38,10 @@
 -on_load(load/0).
 
 -export_type([context/0]).
+-export_type([event_port/0]).
 
 -opaque context() :: reference().
+-opaque event_port() :: reference().
 
 -spec load() -> ok | {error, term()}.
 load() ->
@@ -109,6 +113,14 @@ callback_down(_Pid, _Answer) -> erlang:nif_error(not_loaded).
 %% The names that Python can look up, as the keys of a map.
 -spec callback_names(#{binary() => term()}) -> ok.
 callback_names(_Names) -> erlang:nif_error(not_loaded).
+%% The caller is the event process of the loop that made the port.
+-spec events_attach(event_port()) -> ok | closed.
+events_attach(_Port) -> erlang:nif_error(not_loaded).
+
+%% Any process; closed when the loop is.
+-spec events_post(event_port(), [{Type :: 1..255, Id :: non_neg_integer(), Data :: term()}]) -> ok | closed.
+events_post(_Port, _Events) -> erlang:nif_error(not_loaded).
+
 %% After {ok, Ref} the caller gets {py_stream, Ref, {data, T}}, and at last once done or {error, E} in the place of
 %% {data, T}. Credit -1: no bound.
 -spec stream_start(context(), 0..1, term(), term(), term(), map() | [], integer(), non_neg_integer()) ->

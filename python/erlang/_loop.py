@@ -21,6 +21,8 @@ from erlang._selector import PollerSelector
 if TYPE_CHECKING:
     from typing import TypeVarTuple
 
+    from erlang._events import Events
+
     Ts = TypeVarTuple("Ts")
 
 # asyncio reads 256 KiB at once, a buffer the allocator maps and unmaps for each read. Below its mmap threshold a small
@@ -39,6 +41,8 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
         >>> asyncio.run(asyncio.sleep(0, "done"), loop_factory=erlang.ErlangEventLoop)
         'done'
     """
+
+    _erlang_events: Events | None = None
 
     def __init__(self, selector: selectors.BaseSelector | None = None, *, spin_us: int = -1) -> None:
         self._on_poller = selector is None
@@ -115,6 +119,52 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
         if not self._closed:
             self._make_signal_pipe()
         super().add_signal_handler(sig, callback, *args)
+
+    # What Erlang tells this loop: erlang._events.
+
+    def _register_async_future(self, number: int) -> asyncio.Future[Any]:
+        """A future for the result that Erlang gives under a number of py_callback_id."""
+        from erlang._events import events_of
+
+        return events_of(self).future(number)
+
+    _register_call_future = _register_async_future
+
+    def _register_event(self, number: int, handler: Callable[[int, Any], object]) -> None:
+        """Calls handler(type, data) for each event under the number."""
+        from erlang._events import events_of
+
+        events_of(self).register(number, handler)
+
+    def _unregister_event(self, number: int) -> bool:
+        """Forgets the number; what comes under it later is dropped."""
+        return self._erlang_events is not None and self._erlang_events.unregister(number)
+
+    def _register_socket(
+        self, number: int, kind: str, addresses: tuple[Any, Any], protocol: asyncio.BaseProtocol
+    ) -> asyncio.BaseTransport:
+        """The transport of a gen_tcp ("tcp") or gen_udp ("udp") socket that the event process has under the number."""
+        from erlang._events import events_of
+
+        return events_of(self).attach(number, kind, addresses, protocol)
+
+    async def _register_subprocess(
+        self,
+        protocol_factory: Callable[[], asyncio.SubprocessProtocol],
+        program: str,
+        *args: str | bytes,
+        **options: Any,
+    ) -> tuple[asyncio.SubprocessTransport, asyncio.SubprocessProtocol]:
+        """Starts a program by a port of Erlang's. Options: cwd, env, stderr_to_stdout."""
+        from erlang._events import events_of
+
+        return await events_of(self).open_program(protocol_factory, program, args, **options)
+
+    def close(self) -> None:
+        """Close the loop, which must not be running."""
+        if self._erlang_events is not None and not self.is_running():
+            self._erlang_events.close()
+        super().close()
 
     def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:
         return _read_less(super()._make_socket_transport(*args, **kwargs))

@@ -1,0 +1,468 @@
+%% What Erlang tells a loop: results for futures, sockets and programs that asyncio protocols speak over, and what becomes
+%% of them when one side ends.
+-module(py_events_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+suite() ->
+    [{timetrap, {minutes, 2}}].
+
+all() ->
+    [
+        callback_ids_are_never_given_twice,
+        result_after_the_future,
+        result_before_the_future,
+        error_result,
+        results_in_order,
+        unregister_before_the_result,
+        many_results_in_one_message,
+        handler_gets_type_and_data,
+        handler_that_raises,
+        protocol_over_an_accepted_socket,
+        streams_over_an_accepted_socket,
+        buffered_protocol_over_a_socket,
+        big_data_both_ways,
+        pause_writing_when_the_peer_does_not_read,
+        pause_reading_holds_the_peer_back,
+        half_close,
+        peer_resets,
+        close_flushes,
+        abort_closes_at_once,
+        protocol_that_raises,
+        factory_that_raises,
+        datagrams,
+        program_of_an_erlang_port,
+        program_started_by_python,
+        process_of_asyncio_over_a_port,
+        program_that_is_not_there,
+        socket_is_closed_with_the_loop,
+        dead_event_process_answers_all,
+        event_process_ends_with_its_loop,
+        attach_to_a_stopped_loop,
+        sockets_by_the_hundred
+    ].
+
+init_per_suite(Config) ->
+    Started = py_test_lib:start(Config),
+    _ = py_test_lib:module(Started, "events_fixture", fixture()),
+    Started.
+
+end_per_suite(Config) ->
+    _ = py_context:stop_loop(py:context(), 1000),
+    py_test_lib:stop(Config).
+
+init_per_testcase(_Case, Config) ->
+    {ok, none} = py:call(events_fixture, clear, []),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    py_test_lib:no_messages().
+
+fixture() ->
+    "import asyncio\n"
+    "seen = []\n"
+    "protocols = []\n"
+    "def clear():\n"
+    "    seen.clear(); protocols.clear()\n"
+    "loop = asyncio.get_running_loop\n"
+    "async def result(number):\n"
+    "    return await loop()._register_async_future(number)\n"
+    "async def results(numbers):\n"
+    "    return await asyncio.gather(*[loop()._register_async_future(n) for n in numbers])\n"
+    "async def forget(number):\n"
+    "    future = loop()._register_async_future(number)\n"
+    "    return [loop()._unregister_event(number), loop()._unregister_event(number)]\n"
+    "async def listen(number):\n"
+    "    loop()._register_event(number, lambda kind, data: seen.append((kind, data)))\n"
+    "async def listen_badly(number):\n"
+    "    def bad(kind, data):\n"
+    "        seen.append(data)\n"
+    "        raise ValueError(data)\n"
+    "    loop().set_exception_handler(lambda l, c: seen.append(type(c['exception']).__name__))\n"
+    "    loop()._register_event(number, bad)\n"
+    "async def no_handler():\n"
+    "    loop().set_exception_handler(None)\n"
+    "class Echo(asyncio.Protocol):\n"
+    "    def connection_made(self, transport):\n"
+    "        self.transport = transport\n"
+    "        protocols.append(self)\n"
+    "        seen.append(('made', transport.get_extra_info('peername')[0]))\n"
+    "    def data_received(self, data):\n"
+    "        self.transport.write(data)\n"
+    "    def eof_received(self):\n"
+    "        seen.append('eof')\n"
+    "    def pause_writing(self): seen.append('paused')\n"
+    "    def resume_writing(self): seen.append('resumed')\n"
+    "    def connection_lost(self, error):\n"
+    "        seen.append(('lost', None if error is None else type(error).__name__))\n"
+    "class HalfClose(Echo):\n"
+    "    def eof_received(self):\n"
+    "        self.transport.write(b'last words')\n"
+    "        self.transport.close()\n"
+    "        return True\n"
+    "class Sink(Echo):\n"
+    "    size = 0\n"
+    "    def data_received(self, data):\n"
+    "        self.size += len(data)\n"
+    "class Paused(Sink):\n"
+    "    def connection_made(self, transport):\n"
+    "        super().connection_made(transport)\n"
+    "        transport.pause_reading()\n"
+    "class Source(Echo):\n"
+    "    def connection_made(self, transport):\n"
+    "        super().connection_made(transport)\n"
+    "        transport.write(b'x' * 8_000_000)\n"
+    "        transport.close()\n"
+    "class Raises(Echo):\n"
+    "    def data_received(self, data):\n"
+    "        loop().set_exception_handler(lambda l, c: seen.append(type(c['exception']).__name__))\n"
+    "        raise ValueError(data)\n"
+    "class Buffered(asyncio.BufferedProtocol):\n"
+    "    def connection_made(self, transport):\n"
+    "        self.transport = transport; self.buffer = bytearray(4)\n"
+    "    def get_buffer(self, hint): return self.buffer\n"
+    "    def buffer_updated(self, n): self.transport.write(self.buffer[:n])\n"
+    "    def eof_received(self): pass\n"
+    "    def connection_lost(self, error): pass\n"
+    "def bad_factory(): raise RuntimeError('no protocol')\n"
+    "def lines():\n"
+    "    async def handle(reader, writer):\n"
+    "        while line := await reader.readline():\n"
+    "            writer.write(line.upper())\n"
+    "            await writer.drain()\n"
+    "        writer.close()\n"
+    "        seen.append('handled')\n"
+    "    return asyncio.StreamReaderProtocol(asyncio.StreamReader(), handle)\n"
+    "async def size(): return protocols[-1].size\n"
+    "async def resume(): protocols[-1].transport.resume_reading()\n"
+    "async def buffered(): return protocols[-1].transport.get_write_buffer_size()\n"
+    "async def abort(): protocols[-1].transport.abort()\n"
+    "class Upper(asyncio.DatagramProtocol):\n"
+    "    def connection_made(self, transport): self.transport = transport\n"
+    "    def datagram_received(self, data, peer): self.transport.sendto(data.upper(), peer)\n"
+    "class Program(asyncio.SubprocessProtocol):\n"
+    "    def connection_made(self, transport):\n"
+    "        self.transport = transport\n"
+    "        protocols.append(self)\n"
+    "        self.output = []\n"
+    "        self.ended = loop().create_future()\n"
+    "        seen.append('made')\n"
+    "    def pipe_data_received(self, fd, data): self.output.append(data)\n"
+    "    def process_exited(self): seen.append('exited')\n"
+    "    def connection_lost(self, error):\n"
+    "        self.ended.set_result([b''.join(self.output), self.transport.get_returncode()])\n"
+    "async def ended():\n"
+    "    return await protocols[-1].ended\n"
+    "async def say(data):\n"
+    "    protocols[-1].transport.get_pipe_transport(0).write(data.encode())\n"
+    "async def program(*args, **options):\n"
+    "    transport, protocol = await loop()._register_subprocess(Program, *args, **options)\n"
+    "    return await protocol.ended\n"
+    "async def process(*args):\n"
+    "    from asyncio.subprocess import Process, SubprocessStreamProtocol\n"
+    "    factory = lambda: SubprocessStreamProtocol(2**16, loop())\n"
+    "    process = Process(*await loop()._register_subprocess(factory, *args), loop())\n"
+    "    process.stdin.write(b'one\\ntwo\\n')\n"
+    "    await process.stdin.drain()\n"
+    "    lines = [await process.stdout.readline() for _ in range(2)]\n"
+    "    process.terminate()\n"
+    "    return [lines, await process.wait()]\n".
+
+seen() ->
+    {ok, Seen} = py:eval(<<"__import__('events_fixture').seen">>),
+    Seen.
+
+wait_seen(What) ->
+    py_test_lib:eventually(fun() -> true = lists:member(What, seen()) end).
+
+run(Function, Args) ->
+    py:async_await(py:async_call(events_fixture, Function, Args)).
+
+events() ->
+    {ok, Loop} = py_event_loop_proc:of_context(py:context()),
+    Loop.
+
+pair() ->
+    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listen),
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    {ok, Server} = gen_tcp:accept(Listen),
+    ok = gen_tcp:close(Listen),
+    {Client, Server}.
+
+attached(Factory) ->
+    {Client, Server} = pair(),
+    ok = py_event_loop_proc:attach(events(), Server, {events_fixture, Factory, []}),
+    Client.
+
+%% ---- results ----
+
+callback_ids_are_never_given_twice(_) ->
+    Ids = lists:append(py_test_lib:parallel(8, fun(_) -> [py_callback_id:next() || _ <- lists:seq(1, 1000)] end)),
+    ?assertEqual(8000, length(lists:usort(Ids))).
+
+result_after_the_future(_) ->
+    Id = py_callback_id:next(),
+    Loop = events(),
+    Ref = py:async_call(events_fixture, result, [Id]),
+    {ok, 1} = py:async_await(py:async_call(builtins, int, [1])),
+    ok = py_event_loop_proc:result(Loop, Id, {ok, #{a => [1, <<"two">>]}}),
+    {ok, #{a := [1, <<"two">>]}} = py:async_await(Ref).
+
+result_before_the_future(_) ->
+    Id = py_callback_id:next(),
+    ok = py_event_loop_proc:result(events(), Id, {ok, early}),
+    %% The same process answers after it has posted what came before.
+    _ = events(),
+    {ok, early} = run(result, [Id]).
+
+error_result(_) ->
+    [begin
+        Id = py_callback_id:next(),
+        Loop = events(),
+        First andalso py_event_loop_proc:result(Loop, Id, {error, enoent}),
+        Ref = py:async_call(events_fixture, result, [Id]),
+        First orelse py_event_loop_proc:result(Loop, Id, {error, enoent}),
+        {error, {'ErlangError', #{message := Message}}} = py:async_await(Ref),
+        ?assertMatch({match, _}, re:run(Message, "enoent"))
+     end || First <- [true, false]].
+
+results_in_order(_) ->
+    Ids = [py_callback_id:next() || _ <- lists:seq(1, 1000)],
+    Loop = events(),
+    Ref = py:async_call(events_fixture, results, [Ids]),
+    [py_event_loop_proc:result(Loop, Id, {ok, Id}) || Id <- lists:reverse(Ids)],
+    {ok, Ids} = py:async_await(Ref).
+
+unregister_before_the_result(_) ->
+    Id = py_callback_id:next(),
+    Loop = events(),
+    {ok, [true, false]} = run(forget, [Id]),
+    ok = py_event_loop_proc:result(Loop, Id, {ok, late}),
+    _ = events(),
+    %% The late one is gone: the number waits for another.
+    Ref = py:async_call(events_fixture, result, [Id]),
+    {ok, 1} = py:async_await(py:async_call(builtins, int, [1])),
+    ok = py_event_loop_proc:result(Loop, Id, {ok, anew}),
+    {ok, anew} = py:async_await(Ref).
+
+many_results_in_one_message(_) ->
+    Ids = [py_callback_id:next() || _ <- lists:seq(1, 5000)],
+    Ref = py:async_call(events_fixture, results, [Ids]),
+    ok = py_event_loop_proc:results(events(), [{Id, {ok, Id}} || Id <- Ids]),
+    {ok, Ids} = py:async_await(Ref).
+
+handler_gets_type_and_data(_) ->
+    Id = py_callback_id:next(),
+    {ok, none} = run(listen, [Id]),
+    Port = element(2, sys:get_state(events())),
+    ok = py_nif:events_post(Port, [{20, Id, 7}, {30, Id, <<"raw">>}, {12, Id, <<"text">>}]),
+    py_test_lib:eventually(fun() -> [{20, 7}, {30, <<"raw">>}, {12, <<"text">>}] = seen() end).
+
+handler_that_raises(_) ->
+    Id = py_callback_id:next(),
+    {ok, none} = run(listen_badly, [Id]),
+    ok = py_event_loop_proc:results(events(), [{Id, {ok, 1}}, {Id, {ok, 2}}]),
+    py_test_lib:eventually(fun() -> [1, <<"ValueError">>, 2, <<"ValueError">>] = seen() end),
+    {ok, none} = run(no_handler, []).
+
+%% ---- sockets ----
+
+protocol_over_an_accepted_socket(_) ->
+    Client = attached('Echo'),
+    [begin
+        ok = gen_tcp:send(Client, Data),
+        {ok, Data} = gen_tcp:recv(Client, byte_size(Data), 5000)
+     end || Data <- [<<"hello">>, <<0, 255, 200>>, binary:copy(<<"abc">>, 1000)]],
+    [{<<"made">>, <<"127.0.0.1">>}] = seen(),
+    ok = gen_tcp:close(Client),
+    wait_seen({<<"lost">>, none}),
+    [_, <<"eof">>, _] = seen().
+
+streams_over_an_accepted_socket(_) ->
+    Client = attached(lines),
+    ok = gen_tcp:send(Client, <<"one\ntwo\n">>),
+    {ok, <<"ONE\nTWO\n">>} = gen_tcp:recv(Client, 8, 5000),
+    ok = gen_tcp:shutdown(Client, write),
+    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    wait_seen(<<"handled">>).
+
+buffered_protocol_over_a_socket(_) ->
+    Client = attached('Buffered'),
+    ok = gen_tcp:send(Client, <<"0123456789">>),
+    {ok, <<"0123456789">>} = gen_tcp:recv(Client, 10, 5000),
+    ok = gen_tcp:close(Client).
+
+big_data_both_ways(_) ->
+    Client = attached('Echo'),
+    Data = crypto:strong_rand_bytes(5000000),
+    {Pid, Monitor} = spawn_monitor(fun() -> ok = gen_tcp:send(Client, Data) end),
+    {ok, Back} = gen_tcp:recv(Client, byte_size(Data), 20000),
+    ?assert(Back =:= Data),
+    receive {'DOWN', Monitor, _, Pid, Why} -> normal = Why end,
+    ok = gen_tcp:close(Client).
+
+pause_writing_when_the_peer_does_not_read(_) ->
+    Client = attached('Source'),
+    wait_seen(<<"paused">>),
+    {ok, Waiting} = run(buffered, []),
+    ?assert(Waiting > 65536),
+    {ok, All} = gen_tcp:recv(Client, 8000000, 20000),
+    ?assertEqual(8000000, byte_size(All)),
+    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    wait_seen({<<"lost">>, none}),
+    ?assert(lists:member(<<"resumed">>, seen())).
+
+pause_reading_holds_the_peer_back(_) ->
+    Client = attached('Paused'),
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        ok = gen_tcp:send(Client, binary:copy(<<"x">>, 20000000)),
+        exit(sent)
+    end),
+    %% It blocks in send: nothing was taken by Python.
+    py_test_lib:eventually(fun() -> {ok, [{send_pend, N}]} = inet:getstat(Client, [send_pend]), true = N > 0 end),
+    {ok, 0} = run(size, []),
+    {ok, none} = run(resume, []),
+    receive {'DOWN', Monitor, _, Pid, Why} -> sent = Why end,
+    py_test_lib:eventually(fun() -> {ok, 20000000} = run(size, []) end),
+    ok = gen_tcp:close(Client).
+
+half_close(_) ->
+    Client = attached('HalfClose'),
+    ok = gen_tcp:shutdown(Client, write),
+    {ok, <<"last words">>} = gen_tcp:recv(Client, 10, 5000),
+    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    wait_seen({<<"lost">>, none}).
+
+peer_resets(_) ->
+    Client = attached('Echo'),
+    ok = inet:setopts(Client, [{linger, {true, 0}}]),
+    ok = gen_tcp:close(Client),
+    py_test_lib:eventually(fun() -> [_] = [L || {<<"lost">>, _} = L <- seen()] end).
+
+close_flushes(_) ->
+    Client = attached('Source'),
+    {ok, _} = gen_tcp:recv(Client, 8000000, 20000),
+    {error, closed} = gen_tcp:recv(Client, 0, 5000).
+
+abort_closes_at_once(_) ->
+    Client = attached('Echo'),
+    {ok, none} = run(abort, []),
+    {error, _} = gen_tcp:recv(Client, 0, 5000),
+    wait_seen({<<"lost">>, none}).
+
+protocol_that_raises(_) ->
+    Client = attached('Raises'),
+    ok = gen_tcp:send(Client, <<"x">>),
+    {error, _} = gen_tcp:recv(Client, 0, 5000),
+    wait_seen({<<"lost">>, <<"ValueError">>}),
+    ?assert(lists:member(<<"ValueError">>, seen())),
+    {ok, none} = run(no_handler, []).
+
+factory_that_raises(_) ->
+    {Client, Server} = pair(),
+    {error, <<"RuntimeError: no protocol">>} =
+        py_event_loop_proc:attach(events(), Server, {events_fixture, bad_factory, []}),
+    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    {error, _} = py_event_loop_proc:attach(events(), Server, {events_fixture, 'Echo', []}).
+
+datagrams(_) ->
+    {ok, Server} = gen_udp:open(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Server),
+    ok = py_event_loop_proc:attach(events(), Server, {events_fixture, 'Upper', []}),
+    {ok, Client} = gen_udp:open(0, [binary, {active, false}]),
+    [begin
+        ok = gen_udp:send(Client, {127, 0, 0, 1}, Port, integer_to_binary(I)),
+        Back = integer_to_binary(I),
+        {ok, {{127, 0, 0, 1}, Port, Back}} = gen_udp:recv(Client, 0, 5000)
+     end || I <- lists:seq(1, 100)],
+    ok = gen_udp:close(Client).
+
+%% ---- programs ----
+
+program_of_an_erlang_port(_) ->
+    Port = open_port({spawn_executable, "/bin/sh"}, [{args, ["-c", "read line; echo got $line; exit 3"]}, binary, exit_status]),
+    ok = py_event_loop_proc:attach(events(), Port, {events_fixture, 'Program', []}),
+    {ok, none} = run(say, [<<"hello\n">>]),
+    {ok, [<<"got hello\n">>, 3]} = run(ended, []),
+    [<<"made">>, <<"exited">>] = seen().
+
+program_started_by_python(_) ->
+    {ok, [<<"a b\n">>, 0]} = run(program, [<<"/bin/echo">>, <<"a b">>]),
+    {ok, [<<"err\n">>, 7]} =
+        py:async_await(py:async_call(events_fixture, program, [<<"/bin/sh">>, <<"-c">>, <<"echo err >&2; exit 7">>],
+            #{stderr_to_stdout => true})),
+    {ok, [<<"/tmp v\n">>, 0]} =
+        py:async_await(py:async_call(events_fixture, program, [<<"/bin/sh">>, <<"-c">>, <<"echo $(pwd) $V">>],
+            #{cwd => <<"/tmp">>, env => #{<<"V">> => <<"v">>}})),
+    {ok, [Big, 0]} = run(program, [<<"/bin/sh">>, <<"-c">>, <<"head -c 3000000 /dev/zero">>]),
+    ?assertEqual(3000000, byte_size(Big)).
+
+process_of_asyncio_over_a_port(_) ->
+    {ok, [[<<"one\n">>, <<"two\n">>], 143]} = run(process, [<<"/bin/cat">>]).
+
+program_that_is_not_there(_) ->
+    {error, {'FileNotFoundError', _}} = run(program, [<<"/no/such/program">>]).
+
+%% ---- ends ----
+
+on_a_loop(Fun) ->
+    Context = py_test_lib:context(#{}),
+    {ok, Loop} = py_event_loop_proc:of_context(Context),
+    Fun(Context, Loop),
+    py_test_lib:drop(Context).
+
+socket_is_closed_with_the_loop(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        {Client, Server} = pair(),
+        ok = py_event_loop_proc:attach(Loop, Server, {events_fixture, 'Echo', []}),
+        ok = py_context:stop_loop(Context, 0),
+        {error, closed} = gen_tcp:recv(Client, 0, 5000)
+    end).
+
+dead_event_process_answers_all(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        Id = py_callback_id:next(),
+        {Client, Server} = pair(),
+        ok = py_event_loop_proc:attach(Loop, Server, {events_fixture, 'Echo', []}),
+        Ref = py:async_call(Context, events_fixture, result, [Id]),
+        {ok, 1} = py:async_await(py:async_call(Context, builtins, int, [1])),
+        exit(Loop, kill),
+        {error, {'ErlangError', #{message := Message}}} = py:async_await(Ref),
+        ?assertMatch({match, _}, re:run(Message, "noproc")),
+        {error, closed} = gen_tcp:recv(Client, 0, 5000),
+        wait_seen({<<"lost">>, <<"ConnectionResetError">>}),
+        %% The next one who needs it gets a new one.
+        {ok, Next} = py_event_loop_proc:of_context(Context),
+        ?assertNotEqual(Loop, Next)
+    end).
+
+event_process_ends_with_its_loop(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        Monitor = monitor(process, Loop),
+        ok = py_context:stop_loop(Context, 0),
+        receive {'DOWN', Monitor, process, Loop, Why} -> normal = Why end
+    end).
+
+attach_to_a_stopped_loop(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        ok = py_context:stop_loop(Context, 0),
+        {_, Server} = pair(),
+        {error, _} = py_event_loop_proc:attach(Loop, Server, {events_fixture, 'Echo', []})
+    end).
+
+sockets_by_the_hundred(_) ->
+    Loop = events(),
+    _ = py_test_lib:parallel(200, fun(I) ->
+        {Client, Server} = pair(),
+        ok = py_event_loop_proc:attach(Loop, Server, {events_fixture, 'Echo', []}),
+        Data = integer_to_binary(I),
+        [begin
+            ok = gen_tcp:send(Client, Data),
+            {ok, Data} = gen_tcp:recv(Client, byte_size(Data), 10000)
+         end || _ <- lists:seq(1, 10)],
+        gen_tcp:close(Client)
+    end),
+    py_test_lib:eventually(fun() -> 200 = length([L || {<<"lost">>, _} = L <- seen()]) end).
