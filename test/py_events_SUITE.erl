@@ -185,9 +185,9 @@ events() ->
     Loop.
 
 pair() ->
-    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}, {sndbuf, 65536}, {recbuf, 65536}]),
     {ok, Port} = inet:port(Listen),
-    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {sndbuf, 65536}, {recbuf, 65536}]),
     {ok, Server} = gen_tcp:accept(Listen),
     ok = gen_tcp:close(Listen),
     {Client, Server}.
