@@ -44,14 +44,25 @@ def postgres() -> Iterator[str]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         options = f"-p {port} -h 127.0.0.1 -k {directory} -c fsync=off -c shared_buffers=32MB"
-        control: list[str | Path] = [programs / "pg_ctl", "-D", data, "-w"]
-        start = [*control, "-o", options, "-l", Path(directory) / "log", "start"]
-        subprocess.run(start, check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL)
-        try:
-            yield f"postgresql://bench@127.0.0.1:{port}/postgres"
-        finally:
-            stop = [*control, "-m", "immediate", "stop"]
-            subprocess.run(stop, check=True, user=user, cwd=directory, stdout=subprocess.DEVNULL)
+        # The shell ends with its input, so the server does not outlive us however we end.
+        script = (
+            f'"$0" -D {data} -w -o "{options}" -l {directory}/log start > /dev/null && echo ready && read _; '
+            f'"$0" -D {data} -m immediate stop > /dev/null; rm -rf {directory}/*'
+        )
+        command = ["/bin/sh", "-c", script, str(programs / "pg_ctl")]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, user=user, cwd=directory, stdin=pipe, stdout=pipe, start_new_session=True
+        ) as server:
+            assert server.stdout is not None
+            if server.stdout.readline() != b"ready\n":
+                raise RuntimeError("PostgreSQL did not start")
+            try:
+                yield f"postgresql://bench@127.0.0.1:{port}/postgres"
+            finally:
+                assert server.stdin is not None
+                server.stdin.close()
+                server.wait()
 
 
 def _programs() -> Path:
