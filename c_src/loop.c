@@ -307,6 +307,8 @@ static PyGetSetDef loop_getset[] = {
 static PyMemberDef loop_members[] = {
     {"_task_factory", Py_T_OBJECT_EX, offsetof(py_loop, task_factory), 0, NULL},
     {"_timer_cancelled_count", Py_T_PYSSIZET, offsetof(py_loop, timers_cancelled), 0, NULL},
+    {"_steps", Py_T_PYSSIZET, offsetof(py_loop, steps), Py_READONLY, NULL},
+    {"_waiting", Py_T_BOOL, offsetof(py_loop, waiting), Py_READONLY, NULL},
     {"_clock_resolution", Py_T_DOUBLE, offsetof(py_loop, clock_resolution), 0, NULL},
     {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(py_loop, weakrefs), Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},

@@ -45,6 +45,8 @@ struct py_loop {
     pthread_mutex_t ended_lock;
     pthread_cond_t ended;
     _Atomic int ended_waiters;
+    Py_ssize_t steps; /* how often it has polled; for who watches it */
+    char waiting;     /* it is in poll */
     unsigned long thread_id;
     double clock_resolution;
     bool native; /* selector is own_selector: fds and waiting are the poller's */

@@ -61,7 +61,10 @@ static int poll_native(py_loop *loop, double seconds)
     py_poll_result result;
     int64_t timeout_ns = seconds < 0 ? -1 : (int64_t)ceil(seconds * 1e9);
 
+    loop->waiting = true;
     py_poller_poll(loop->poller, timeout_ns, &result);
+    loop->waiting = false;
+    loop->steps++;
     if (loop->events == NULL) {
         loop->events = result.events;
     } else if (result.events != NULL) {

@@ -1,10 +1,12 @@
-%% Finds requests that run too long and names the Python line they are at: the application's environment `slow_call_ms`
-%% (default infinity: nothing runs). Each such request is logged once, as a warning.
+%% Finds requests that run too long (the application's environment `slow_call_ms`) and event loops that one callback keeps
+%% busy (`blocked_loop_ms`), and names the Python line they are at. Each is logged once, as a warning. Both are infinity by
+%% default: nothing runs.
 -module(py_watch).
 -behaviour(gen_server).
 
 -export([start_link/0]).
 -export([slow_call_ms/1]).
+-export([blocked_loop_ms/1]).
 
 -export([init/1]).
 -export([handle_call/3]).
@@ -14,8 +16,14 @@
 -record(state, {
     limit = infinity :: timeout(),
     reported = #{} :: #{non_neg_integer() => true},
-    timer = undefined :: reference() | undefined
+    timer = undefined :: reference() | undefined,
+    loop_limit = infinity :: timeout(),
+    loops = #{} :: loops(),
+    loop_timer = undefined :: reference() | undefined
 }).
+
+%% By thread: how often the loop had polled, and whether it waits or has been told of.
+-type loops() :: #{integer() => {integer(), busy | waiting | told}}.
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
@@ -26,13 +34,22 @@ start_link() ->
 slow_call_ms(Limit) ->
     gen_server:call(?MODULE, {limit, Limit}).
 
+%% The same for loops.
+-spec blocked_loop_ms(timeout()) -> ok.
+blocked_loop_ms(Limit) ->
+    gen_server:call(?MODULE, {loop_limit, Limit}).
+
 -spec init([]) -> {ok, #state{}}.
 init([]) ->
-    {ok, schedule(#state{limit = application:get_env(erlang_python, slow_call_ms, infinity)})}.
+    Limit = application:get_env(erlang_python, slow_call_ms, infinity),
+    LoopLimit = application:get_env(erlang_python, blocked_loop_ms, infinity),
+    {ok, schedule_loops(schedule(#state{limit = Limit, loop_limit = LoopLimit}))}.
 
--spec handle_call({limit, timeout()}, gen_server:from(), #state{}) -> {reply, ok, #state{}}.
+-spec handle_call({limit | loop_limit, timeout()}, gen_server:from(), #state{}) -> {reply, ok, #state{}}.
 handle_call({limit, Limit}, _From, State) ->
-    {reply, ok, schedule(State#state{limit = Limit})}.
+    {reply, ok, schedule(State#state{limit = Limit})};
+handle_call({loop_limit, Limit}, _From, State) ->
+    {reply, ok, schedule_loops(State#state{loop_limit = Limit, loops = #{}})}.
 
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
 handle_cast(_Cast, State) ->
@@ -41,6 +58,8 @@ handle_cast(_Cast, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}}.
 handle_info({timeout, Timer, look}, #state{timer = Timer} = State) ->
     {noreply, schedule(look(State))};
+handle_info({timeout, Timer, look_at_loops}, #state{loop_timer = Timer} = State) ->
+    {noreply, schedule_loops(look_at_loops(State))};
 handle_info(_Info, State) ->
     {noreply, State}.
 
@@ -67,15 +86,57 @@ look(#state{limit = Limit, reported = Reported} = State) ->
     report(New),
     State#state{reported = maps:from_list([{Id, true} || {#{id := Id}, _} <- Slow])}.
 
+-spec schedule_loops(#state{}) -> #state{}.
+schedule_loops(#state{loop_timer = Old} = State) when is_reference(Old) ->
+    _ = erlang:cancel_timer(Old),
+    schedule_loops(State#state{loop_timer = undefined});
+schedule_loops(#state{loop_limit = infinity} = State) ->
+    State;
+schedule_loops(#state{loop_limit = Limit} = State) ->
+    State#state{loop_timer = erlang:start_timer(Limit, self(), look_at_loops)}.
+
+%% A loop that has not polled since the last look, and did not wait then nor now, has been busy with one step all the time.
+-spec look_at_loops(#state{}) -> #state{}.
+look_at_loops(#state{loops = Before, loop_limit = Limit} = State) ->
+    Now =
+        case py:call(py:admin_context(), 'erlang._admin', loop_steps, []) of
+            {ok, Found} -> maps:map(fun(_, {Steps, Waits}) -> {Steps, if Waits -> waiting; true -> busy end} end, Found);
+            {error, _} -> #{}
+        end,
+    Blocked = [Thread || {Thread, {_, busy} = Same} <- maps:to_list(Now), maps:get(Thread, Before, none) =:= Same],
+    report_loops(Blocked, Limit),
+    Told = maps:from_list([{Thread, setelement(2, maps:get(Thread, Now), told)} || Thread <- Blocked]),
+    State#state{loops = maps:merge(maps:map(fun(Thread, At) -> still_told(At, maps:get(Thread, Before, none)) end, Now), Told)}.
+
+-spec still_told({integer(), busy | waiting}, term()) -> {integer(), busy | waiting | told}.
+still_told({Steps, busy}, {Steps, told}) -> {Steps, told};
+still_told(At, _) -> At.
+
+-spec report_loops([integer()], timeout()) -> ok.
+report_loops([], _) ->
+    ok;
+report_loops(Threads, Limit) ->
+    Stacks = stacks(),
+    lists:foreach(
+        fun(Thread) ->
+            Place = place(maps:get(Thread, Stacks, [])),
+            logger:warning("an event loop has been blocked for more than ~b ms, now at ~ts", [Limit, Place])
+        end,
+        Threads
+    ).
+
+-spec stacks() -> #{integer() => [binary()]}.
+stacks() ->
+    case py:call(py:admin_context(), 'erlang._admin', stacks_by_thread, []) of
+        {ok, Found} -> Found;
+        {error, _} -> #{}
+    end.
+
 -spec report([{map(), map()}]) -> ok.
 report([]) ->
     ok;
 report(New) ->
-    Stacks =
-        case py:call(py:admin_context(), 'erlang._admin', stacks_by_thread, []) of
-            {ok, Found} -> Found;
-            {error, _} -> #{}
-        end,
+    Stacks = stacks(),
     lists:foreach(
         fun({#{thread := Thread, module := M, function := F, caller := Caller, age_us := Age}, #{pid := Context, name := Name}}) ->
             logger:warning(

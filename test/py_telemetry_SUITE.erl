@@ -18,6 +18,7 @@
 -export([decorated_functions_are_spans/1]).
 -export([without_telemetry_attach_says_so/1]).
 -export([slow_calls_are_logged_once_with_their_line/1]).
+-export([blocked_loops_are_logged_once_with_their_line/1]).
 -export([top_shows_what_runs/1]).
 
 -define(TRACE, <<"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01">>).
@@ -185,6 +186,33 @@ slow_calls_are_logged_once_with_their_line(_Config) ->
     ok = logger:remove_handler(?MODULE),
     receive
         {logged, _, <<"slow Python call", _/binary>> = Again} -> ct:fail(Again)
+    after 0 -> ok
+    end.
+
+blocked_loops_are_logged_once_with_their_line(_Config) ->
+    ok = logger:add_handler(?MODULE, ?MODULE, #{level => all, config => self()}),
+    ok = py:exec(<<
+        "import asyncio, threading\n"
+        "free = threading.Event()\n"
+        "async def fine(): await asyncio.sleep(0.3)\n"
+        "async def block(): free.wait()\n"
+    >>),
+    ok = py_watch:blocked_loop_ms(50),
+    {ok, none} = py:async_await(py:async_call('__main__', fine, [])),
+    Ref = py:async_call('__main__', block, []),
+    Text =
+        receive
+            {logged, warning, <<"an event loop has been blocked", _/binary>> = T} -> T
+        after 10000 -> ct:fail({no_warning, sys:get_state(py_watch)})
+        end,
+    {_, _} = binary:match(Text, <<"threading.py:">>),
+    {ok, none} = py:call(time, sleep, [0.3]),
+    ok = py:exec(<<"free.set()">>),
+    {ok, none} = py:async_await(Ref),
+    ok = py_watch:blocked_loop_ms(infinity),
+    ok = logger:remove_handler(?MODULE),
+    receive
+        {logged, _, <<"an event loop", _/binary>> = Again} -> ct:fail(Again)
     after 0 -> ok
     end.
 

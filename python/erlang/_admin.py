@@ -34,6 +34,12 @@ def stacks_by_thread() -> dict[int, list[str]]:
     }
 
 
+def loop_steps() -> dict[int, tuple[int, bool]]:
+    """What the loops do, for py_watch; nothing where no loop was ever made."""
+    module = sys.modules.get("erlang._loop")
+    return {} if module is None else module.steps()
+
+
 def memory_stats() -> dict[str, object]:
     """Counts of objects and memory blocks, the collector's generations, and the process's peak size in bytes."""
     scale = 1 if sys.platform == "darwin" else 1024

@@ -12,6 +12,7 @@ import selectors
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 # asyncio reads 256 KiB at once, a buffer the allocator maps and unmaps for each read. Below its mmap threshold a small
 # message costs a third.
 _READ_SIZE = 64 * 1024
+
+
+_loops: weakref.WeakSet[ErlangEventLoop] = weakref.WeakSet()
 
 
 class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
@@ -50,6 +54,7 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
             selector = PollerSelector(self)
             self._use_poller(selector, spin_us)
         super().__init__(selector)
+        _loops.add(self)
 
     if sys.version_info < (3, 13):
 
@@ -184,3 +189,13 @@ def _read_less(transport: Any) -> Any:
 def new_event_loop() -> ErlangEventLoop:
     """A new `ErlangEventLoop`, for `asyncio.run(main(), loop_factory=erlang.new_event_loop)`."""
     return ErlangEventLoop()
+
+
+def steps() -> dict[int, tuple[int, bool]]:
+    """For each loop that runs, by thread: how often it has polled, and whether it waits there now."""
+    found = {}
+    for loop in list(_loops):
+        thread: int | None = loop._thread_id
+        if thread is not None:
+            found[thread] = (loop._steps, loop._waiting)
+    return found
