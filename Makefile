@@ -16,9 +16,6 @@ test: build      ## all suites: Erlang, and Python inside the BEAM
 test-asyncio: build  ## CPython's own test_asyncio on our loop
 	@scripts/test-asyncio
 
-test-asyncio: build  ## CPython's own test_asyncio on our loop
-	@scripts/test-asyncio
-
 lint: build      ## xref, dialyzer, warnings as errors, ruff, mypy, clang-format, cppcheck
 	@scripts/lint
 

@@ -66,6 +66,7 @@ PY_NIF(counters_nif)
     put(env, &map, "channels", enif_make_int64(env, atomic_load(&py_channels_live)));
     put(env, &map, "callbacks", enif_make_int64(env, atomic_load(&py_callbacks_live)));
     put(env, &map, "contexts", enif_make_int64(env, atomic_load(&py_contexts_live)));
+    put(env, &map, "atoms", enif_make_uint64(env, py_atoms_made()));
     return map;
 }
 

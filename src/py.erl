@@ -438,7 +438,7 @@ info() ->
     (py_nif:counters())#{
         python => py_nif:python_version(),
         otp => list_to_binary(erlang:system_info(otp_release)),
-        running_contexts => [Info || Pid <- py_context:list(), (Info = py_context:info(Pid)) =/= undefined]
+        running_contexts => [Info || Pid <- py_context:list(), Info <- [py_context:info(Pid)], Info =/= undefined]
     }.
 
 %% The Python stacks of all threads of the main interpreter, also while they run: [{ThreadName, [Line]}].

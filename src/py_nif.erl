@@ -174,7 +174,16 @@ cancel(_Ref, _Silent) -> erlang:nif_error(not_loaded).
 -spec timing(boolean()) -> ok.
 timing(_On) -> erlang:nif_error(not_loaded).
 
--spec counters() -> #{requests := integer(), refs := integer(), pins := integer(), contexts := integer(), callbacks := integer()}.
+%% What lives now, and the atoms made from Python since the VM started.
+-spec counters() -> #{
+    requests := integer(),
+    refs := integer(),
+    pins := integer(),
+    channels := integer(),
+    callbacks := integer(),
+    contexts := integer(),
+    atoms := integer()
+}.
 counters() -> erlang:nif_error(not_loaded).
 
 -spec atom_quota(non_neg_integer()) -> ok.

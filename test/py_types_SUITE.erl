@@ -624,11 +624,13 @@ binary_of_100_mb(_) ->
 
 minting_atoms(_) ->
     Before = erlang:system_info(atom_count),
+    #{atoms := Made} = py_nif:counters(),
     try
-        ok = py_nif:atom_quota(500),
+        ok = py_nif:atom_quota(Made + 500),
         Error = eval("[erlang.Atom(f'minted_{i}') for i in range(1000000)]"),
         ?assertMatch(?ERROR('ValueError'), Error),
         contains(message(Error), <<"quota">>),
+        ?assertMatch(#{atoms := Spent} when Spent =:= Made + 500, py_nif:counters()),
         %% those that exist are free
         ?assertEqual({ok, [ok, minting_atoms]}, eval("[erlang.Atom('ok'), erlang.Atom('minting_atoms')]")),
         ?assert(erlang:system_info(atom_count) - Before < 600)
