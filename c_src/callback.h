@@ -11,11 +11,11 @@
  *
  * Slots are never freed, so a stale pointer is harmless. The waiter closes; everyone else comes with an id.
  *
- * Chains: the function's process carries {py_chain, Chain, Id, DeadlineNs, Trace}. A request that it submits names the
- * slot it descends from (req->parent), the slot names the one above (cb->parent). A request for a context in which a
- * worker waits on one of its ancestors goes to that worker, which serves it while it waits, and only while that slot is
- * its innermost wait: the stack of a thread is the stack of the chain. So one thread is enough for any depth, and no
- * request of another chain runs on a stack that waits. */
+ * Chains: the function's process carries {py_chain, Chain, Id, DeadlineNs, Trace, Callers}. A request that it submits
+ * names the slot it descends from (req->parent), the slot names the one above (cb->parent). A request for a context in
+ * which a worker waits on one of its ancestors goes to that worker, which serves it while it waits, and only while that
+ * slot is its innermost wait: the stack of a thread is the stack of the chain. So one thread is enough for any depth,
+ * and no request of another chain runs on a stack that waits. */
 #ifndef ERLANG_PYTHON_CALLBACK_H
 #define ERLANG_PYTHON_CALLBACK_H
 

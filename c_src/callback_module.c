@@ -161,7 +161,7 @@ static ERL_NIF_TERM chain_term(py_state *st, py_callback *cb, py_request *req, u
 {
     ErlNifEnv *env = cb->send_env;
     uint64_t chain = cb->id, deadline = until_ns == PY_FOREVER ? 0 : until_ns;
-    ERL_NIF_TERM trace = py_trace_term(st, req, env);
+    ERL_NIF_TERM trace = py_trace_term(st, req, env), callers = enif_make_list(env, 0);
 
     *caller = py_atoms.undefined;
     if (req != NULL) {
@@ -170,10 +170,13 @@ static ERL_NIF_TERM chain_term(py_state *st, py_callback *cb, py_request *req, u
         if (req->deadline_ns != 0 && (deadline == 0 || req->deadline_ns < deadline)) {
             deadline = req->deadline_ns;
         }
+        if (req->callers != 0) {
+            callers = enif_make_copy(env, req->callers);
+        }
         *caller = enif_make_pid(env, &req->caller);
     }
-    return enif_make_tuple5(env, py_atoms.py_chain, enif_make_uint64(env, chain), enif_make_uint64(env, cb->id),
-                            enif_make_uint64(env, deadline), trace);
+    return enif_make_tuple6(env, py_atoms.py_chain, enif_make_uint64(env, chain), enif_make_uint64(env, cb->id),
+                            enif_make_uint64(env, deadline), trace, callers);
 }
 
 static void raise_noproc(py_state *st)

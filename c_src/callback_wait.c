@@ -11,6 +11,8 @@
 #include "worker.h"
 
 #define SPIN_NS UINT64_C(20000)
+#define OVERDUE_SLICE_NS UINT64_C(1000000)
+#define OVERDUE_TRIES 50
 #define LOOP_SLICE_NS UINT64_C(5000000)    /* a step of a loop looks for its interrupt this often */
 #define SIGNAL_SLICE_NS UINT64_C(50000000) /* Python's main thread looks for signals this often */
 
@@ -146,6 +148,35 @@ static void sleep_detached(wait *what, uint64_t until_ns, uint64_t slice_ns)
     py_parker_sleep(&what->cb->parker, ns < slice_ns ? ns : slice_ns);
 }
 
+static bool is_nudged(wait *what) { return what->req != NULL && atomic_load(&what->req->nudges) != what->nudges; }
+
+/* An error that comes when the request is overdue may be nothing but what its own deadline did further down the chain.
+ * Then it ends as overdue, and no `except Exception` makes something else of it. Attached. */
+static bool ends_overdue(wait *what, py_worker *w)
+{
+    int arity, tries;
+    const ERL_NIF_TERM *items;
+    py_request *req = what->req;
+
+    if (w == NULL || req == NULL || req->deadline_ns == 0 || atomic_load(&req->stop) != PY_STOP_NONE ||
+        !enif_get_tuple(what->cb->env, what->cb->result, &arity, &items) || arity != 5 ||
+        py_now_ns() < req->deadline_ns) {
+        return false;
+    }
+    py_context_stop_request(w->context, req->serial, PY_STOP_TIMEOUT);
+    for (tries = 0; tries < OVERDUE_TRIES && !is_nudged(what); tries++) {
+        PyThreadState *ts = PyEval_SaveThread(); /* the janitor attaches to interrupt us */
+        py_parker_prepare(&what->cb->parker);
+        if (is_nudged(what)) {
+            py_parker_cancel(&what->cb->parker);
+        } else {
+            py_parker_sleep(&what->cb->parker, OVERDUE_SLICE_NS);
+        }
+        PyEval_RestoreThread(ts);
+    }
+    return is_nudged(what);
+}
+
 int py_callback_wait(py_callback *cb, py_worker *w, uint64_t until_ns)
 {
     py_request *req = py_callback_request();
@@ -158,10 +189,10 @@ int py_callback_wait(py_callback *cb, py_worker *w, uint64_t until_ns)
             sleep_detached(&what, until_ns, slice_ns);
         }
         PyEval_RestoreThread(ts);
-        if (py_callback_state(cb) == PY_CB_DONE) {
+        if (!is_nudged(&what) && py_callback_state(cb) == PY_CB_DONE && !ends_overdue(&what, w)) {
             return PY_WAIT_DONE;
         }
-        if (req != NULL && atomic_load(&req->nudges) != what.nudges) {
+        if (is_nudged(&what)) {
             PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL); /* it is raised here, and once */
             return PY_WAIT_STOPPED;
         }

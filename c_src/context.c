@@ -427,14 +427,14 @@ PY_NIF(context_interrupt_nif)
 
 /* ---- submit ---- */
 
-/* {py_chain, Chain, Parent, DeadlineNs, Trace}, made by callback_module.c. */
+/* {py_chain, Chain, Parent, DeadlineNs, Trace, Callers}, made by callback_module.c. */
 static bool inherit(py_request *req, ErlNifEnv *env, ERL_NIF_TERM chain)
 {
     const ERL_NIF_TERM *items;
     ErlNifUInt64 id, parent, deadline;
     int arity;
 
-    if (!enif_get_tuple(env, chain, &arity, &items) || arity != 5 || !enif_get_uint64(env, items[1], &id) ||
+    if (!enif_get_tuple(env, chain, &arity, &items) || arity != 6 || !enif_get_uint64(env, items[1], &id) ||
         !enif_get_uint64(env, items[2], &parent) || !enif_get_uint64(env, items[3], &deadline)) {
         return false;
     }
@@ -444,6 +444,7 @@ static bool inherit(py_request *req, ErlNifEnv *env, ERL_NIF_TERM chain)
         req->deadline_ns = deadline;
     }
     req->trace = enif_make_copy(req->env, items[4]);
+    req->callers = enif_make_copy(req->env, items[5]);
     return true;
 }
 

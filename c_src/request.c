@@ -82,7 +82,7 @@ py_request *py_request_new(py_context *context)
     req->nudged_ns = 0;
     atomic_store_explicit(&req->nudges, 0, memory_order_relaxed);
     req->chain = req->parent = req->nest = 0;
-    req->trace = 0;
+    req->trace = req->callers = 0;
     req->run_ns = 0;
     req->under = NULL;
     req->driver = NULL;

@@ -64,6 +64,7 @@ struct py_request {
     uint64_t chain;                            /* names the chain, 0: it starts here */
     uint64_t parent;                           /* the callback it descends from, 0: none */
     uint64_t queue_ns, run_ns, gil_ns; /* with PY_REQ_TIMED; set by the worker */
+    ERL_NIF_TERM callers;                      /* of the caller, a list, innermost first; in env; 0: none */
     ERL_NIF_TERM trace;                        /* opaque, carried along the chain; in env; 0: none */
     uint64_t nest;                             /* the wait it is queued for, where a waiting worker serves it */
     py_request *under;                         /* what waits below it on its worker's stack; under take_lock */

@@ -2,8 +2,8 @@
 %% spawns a linked process for each and tells the NIF; that process runs the function, answers and ends. See
 %% docs/callbacks.md and c_src/callback.h.
 %%
-%% The process of a function has in its dictionary `$callers` (the process whose request led here, first) and the chain,
-%% which its own requests to Python inherit.
+%% The process of a function has in its dictionary `$callers` (the process whose request led here, then the one whose
+%% request led to that one, and so on) and the chain, which its own requests to Python inherit.
 -module(py_callback).
 
 -export([start_link/2]).
@@ -27,8 +27,14 @@
 
 -type target_fun() :: fun() | {module(), atom()}.
 -type options() :: #{binaries => auto | bytes}.
--opaque chain() ::
-    {py_chain, Chain :: non_neg_integer(), Callback :: non_neg_integer(), DeadlineNs :: non_neg_integer(), Trace :: term()}.
+-opaque chain() :: {
+    py_chain,
+    Chain :: non_neg_integer(),
+    Callback :: non_neg_integer(),
+    DeadlineNs :: non_neg_integer(),
+    Trace :: term(),
+    Callers :: [pid()]
+}.
 -type frame() :: {module(), atom(), arity(), binary() | undefined, pos_integer() | undefined}.
 -type answer() ::
     {ok | bytes, term()}
@@ -42,6 +48,7 @@
     | {internal, Operation :: binary()}.
 
 -define(CHAIN, '$py_chain').
+-define(CALLERS, 6).
 -define(MAX_SERVERS, 16).
 %% Between a monitor and the wait for it, which come in one breath.
 -define(WATCH_MS, 60000).
@@ -222,8 +229,9 @@ system_code_change(State, _Module, _OldVsn, _Extra) ->
 
 -spec run(non_neg_integer(), target(), [term()], pid() | undefined, chain()) -> boolean().
 run(Id, Target, Args, Caller, Chain) ->
-    put(?CHAIN, Chain),
-    _ = [put('$callers', [Caller]) || Caller =/= undefined],
+    Callers = [Caller || Caller =/= undefined] ++ element(?CALLERS, Chain),
+    put(?CHAIN, setelement(?CALLERS, Chain, Callers)),
+    put('$callers', Callers),
     py_nif:callback_reply(Id, guarded(fun() -> traced(Target, Args, Caller) end)).
 
 %% The package's own functions are not the user's calls.

@@ -41,8 +41,9 @@ put_chars(Device, Text) ->
 -spec group_leader_of_caller() -> io:device().
 group_leader_of_caller() ->
     case get('$callers') of
-        [Caller | _] when node(Caller) =:= node() ->
-            case process_info(Caller, group_leader) of
+        [_ | _] = Callers ->
+            %% The process that asked first: the others are functions that Python called.
+            case process_info(lists:last(Callers), group_leader) of
                 {group_leader, Leader} -> Leader;
                 undefined -> user
             end;

@@ -124,12 +124,12 @@ with_traceparent(Traceparent, Fun) when is_binary(Traceparent) ->
 -spec traceparent() -> binary() | undefined.
 traceparent() ->
     case get(?CHAIN) of
-        {py_chain, _, _, _, Trace} when is_binary(Trace) -> Trace;
+        {py_chain, _, _, _, Trace, _} when is_binary(Trace) -> Trace;
         _ -> undefined
     end.
 
 -spec with_trace(tuple() | undefined, binary()) -> tuple().
-with_trace(undefined, Trace) -> {py_chain, 0, 0, 0, Trace};
+with_trace(undefined, Trace) -> {py_chain, 0, 0, 0, Trace, []};
 with_trace(Chain, Trace) -> setelement(5, Chain, Trace).
 
 -spec started(hook(), atom(), #{atom() => term()}) -> integer().

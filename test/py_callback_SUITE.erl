@@ -7,7 +7,7 @@
 -compile([export_all, nowarn_export_all]).
 
 suite() ->
-    [{timetrap, {minutes, 3}}].
+    [{timetrap, {minutes, 1}}].
 
 all() ->
     [
@@ -263,6 +263,12 @@ callers_are_inherited(Config) ->
     ok = py:register_function(callers, fun() -> {get('$callers'), is_tuple(py_callback:chain())} end),
     {ok, {[Self], true}} = run(Config, call, [callers]),
     {ok, Self} = py:eval(context(Config), <<"erlang.self()">>),
+    ok = py:register_function(inner, fun() ->
+        F = self(),
+        {ok, {[F, Self], true}} = run(Config, call, [callers]),
+        inner
+    end),
+    {ok, inner} = run(Config, call, [inner]),
     {error, {'RuntimeError', _}} = py:eval(
         context(Config), <<"concurrent.futures.ThreadPoolExecutor().submit(erlang.self).result()">>
     ),
