@@ -14,6 +14,7 @@
 -export([name/1]).
 
 -define(TIMEOUT_MS, 30000).
+-define(SENT_MS, 5000). %% how long a thread may take between the end of a request and its message
 -define(MAX_TIMEOUT_MS, 16#ffffffffff). %% 34 years: nanoseconds of it fit 64 bits
 -define(TRACKED, 2).
 -define(BYTES, 4).
@@ -108,7 +109,7 @@ await(Ref, Timeout) ->
                 %% It was sent before the cancel: here, or on its way. A second await of one Ref finds nothing.
                 receive
                     {Ref, Reply} -> Reply
-                after ?TIMEOUT_MS -> {error, noproc}
+                after ?SENT_MS -> {error, noproc}
                 end
         end
     end.

@@ -1,6 +1,7 @@
 %% The benches' own arithmetic, and that each bench runs and gives a rate.
 -module(py_bench_SUITE).
 
+-export([suite/0]).
 -export([all/0]).
 -export([init_per_suite/1]).
 -export([end_per_suite/1]).
@@ -10,6 +11,10 @@
 -export([single_benches_give_rates/1]).
 -export([json_is_read_back_and_compared/1]).
 -export([a_wrong_answer_fails_the_bench/1]).
+
+-spec suite() -> [{timetrap, {minutes, pos_integer()}}].
+suite() ->
+    [{timetrap, {minutes, 3}}].
 
 -spec all() -> [atom()].
 all() ->

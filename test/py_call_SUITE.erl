@@ -233,10 +233,13 @@ await_in_any_order(_) ->
     ok.
 
 await_twice_finds_nothing(_) ->
-    Ref = py:spawn_call(builtins, abs, [-1]),
-    {ok, 1} = py:await(Ref, infinity),
-    {error, noproc} = py:await(Ref, 0),
-    {error, noproc} = py:await(make_ref(), 0).
+    Twice = fun() ->
+        Ref = py:spawn_call(builtins, abs, [-1]),
+        {ok, 1} = py:await(Ref, infinity),
+        py:await(Ref, 0)
+    end,
+    Never = fun() -> py:await(make_ref(), 0) end,
+    [{error, noproc}, {error, noproc}] = py_test_lib:parallel(2, fun(I) -> (element(I, {Twice, Never}))() end).
 
 await_with_timeout_leaves_no_message(_) ->
     ok = py:exec(<<"def forever():\n    while True: pass\n">>),

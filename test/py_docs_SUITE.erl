@@ -4,12 +4,17 @@
 
 -include_lib("common_test/include/ct.hrl").
 
+-export([suite/0]).
 -export([all/0]).
 -export([init_per_suite/1]).
 -export([end_per_suite/1]).
 -export([pages/1]).
 
 -type block() :: {erlang | python, pos_integer(), string()}.
+
+-spec suite() -> [{timetrap, {minutes, pos_integer()}}].
+suite() ->
+    [{timetrap, {minutes, 3}}].
 
 -spec all() -> [atom()].
 all() ->

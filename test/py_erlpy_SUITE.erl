@@ -2,6 +2,7 @@
 %% python is in python/tests/test_erlpy.py.
 -module(py_erlpy_SUITE).
 
+-export([suite/0]).
 -export([all/0]).
 -export([init_per_testcase/2]).
 -export([end_per_testcase/2]).
@@ -17,6 +18,10 @@
 -export([flags_for_the_emulator/1]).
 -export([ports_work/1]).
 -export([no_noise/1]).
+
+-spec suite() -> [{timetrap, {minutes, pos_integer()}}].
+suite() ->
+    [{timetrap, {minutes, 2}}].
 
 all() ->
     [

@@ -1,6 +1,7 @@
 %% Python's standard streams and logging on the Erlang side.
 -module(py_output_SUITE).
 
+-export([suite/0]).
 -export([all/0]).
 -export([init_per_suite/1]).
 -export([end_per_suite/1]).
@@ -19,6 +20,10 @@
 -export([records_carry_level_place_and_metadata/1]).
 -export([records_below_the_level_do_not_cross/1]).
 -export([warnings_and_lost_exceptions_are_logged/1]).
+
+-spec suite() -> [{timetrap, {minutes, pos_integer()}}].
+suite() ->
+    [{timetrap, {minutes, 2}}].
 
 -spec all() -> [atom()].
 all() ->

@@ -1,6 +1,7 @@
 %% Events, traces, the slow call detector and py:top.
 -module(py_telemetry_SUITE).
 
+-export([suite/0]).
 -export([all/0]).
 -export([init_per_suite/1]).
 -export([end_per_suite/1]).
@@ -22,6 +23,10 @@
 -export([top_shows_what_runs/1]).
 
 -define(TRACE, <<"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01">>).
+
+-spec suite() -> [{timetrap, {minutes, pos_integer()}}].
+suite() ->
+    [{timetrap, {minutes, 2}}].
 
 -spec all() -> [atom()].
 all() ->
