@@ -15,6 +15,7 @@
 #include "worker.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 
 #define TEXT_MAX 4096
 
@@ -31,7 +32,24 @@ static struct {
 
 bool py_forked;
 
-static void note_fork(void) { py_forked = true; }
+/* In a child of fork(): the emulator's signal handlers write into pipes that its parent still reads. */
+static void note_fork(void)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+    struct sigaction action;
+    size_t i;
+    int sig;
+
+    py_forked = true;
+    for (sig = 1; !runtime.program && sig < NSIG; sig++) {
+        for (i = 0; i < sizeof faults / sizeof *faults && faults[i] != sig; i++) {
+        }
+        if (i == sizeof faults / sizeof *faults && sigaction(sig, NULL, &action) == 0 && action.sa_handler != SIG_DFL &&
+            action.sa_handler != SIG_IGN) {
+            signal(sig, SIG_DFL);
+        }
+    }
+}
 
 int py_runtime_load(ErlNifEnv *env)
 {

@@ -55,8 +55,9 @@ use_environment_of(Self) ->
 fail(Text) ->
     Line = unicode:characters_to_binary(["erlpy: ", Text, "\n"]),
     %% Without the ports, whose flushing can keep a VM that has hardly started from halting.
-    case file:open("/dev/stderr", [raw, append]) of
-        {ok, Stderr} -> file:write(Stderr, Line);
-        {error, _} -> erlang:display_string(binary_to_list(Line))
-    end,
+    _ =
+        case file:open("/dev/stderr", [raw, append]) of
+            {ok, Stderr} -> file:write(Stderr, Line);
+            {error, _} -> erlang:display_string(binary_to_list(Line))
+        end,
     erlang:halt(1, [{flush, false}]).
