@@ -108,7 +108,7 @@ extension_modules_find_libpython(_) ->
     {ok, _} = py:call(importlib, import_module, [asyncio]),
     [
         ?assertMatch({ok, _}, py:call(importlib, import_module, [M]), M)
-     || M <- ['_ssl', '_sqlite3', '_ctypes', '_decimal', '_asyncio', '_socket', '_json', '_hashlib', '_lzma', '_bz2']
+     || M <- ['_ssl', '_sqlite3', '_ctypes', '_decimal', asyncio, '_asyncio', '_socket', '_json', '_hashlib', '_lzma', '_bz2']
     ],
     {ok, <<"3.30">>} = py:eval(<<"str(__import__('decimal').Decimal('1.10') * 3)">>),
     {ok, 42} = py:eval(<<"__import__('sqlite3').connect(':memory:').execute('select 42').fetchone()[0]">>),
