@@ -7,6 +7,7 @@
 -export([start/1]).
 -export([round/3]).
 -export([stop/0]).
+-export([certificate/2]).
 
 -define(REQUESTS, 10000).
 -define(AT_ONCE, 100).
