@@ -28,7 +28,7 @@ configure(Options) ->
 %% What the handler on the Python side calls.
 -spec log(binary() | atom(), binary(), #{binary() => term()}) -> none.
 log(Level, Message, Meta) ->
-    Known = [{Key, Value} || {Name, Key} <- keys(), (Value = maps:get(Name, Meta, none)) =/= none],
+    Known = [{Key, Value} || {Name, Key} <- keys(), Value <- [maps:get(Name, Meta, none)], Value =/= none],
     Metadata = (maps:from_list(Known))#{pid => caller()},
     ok = logger:log(level(Level), "~ts", [Message], Metadata),
     none.

@@ -31,7 +31,7 @@ less(Count) -> Count - 1.
 
 -spec infos() -> [map()].
 infos() ->
-    [Info || Pid <- py_context:list(), (Info = py_context:info(Pid)) =/= undefined].
+    [Info || Pid <- py_context:list(), Info <- [py_context:info(Pid)], Info =/= undefined].
 
 -spec totals() -> totals().
 totals() ->
