@@ -368,6 +368,27 @@ static int run_cancel(py_event *event, py_loop *loop)
     }
 }
 
+static size_t count_open(py_link *list)
+{
+    size_t n = 0;
+
+    for (py_link *link = list->next; link != list; link = link->next) {
+        n += !py_request_is_done(REQ_OF_LINK(link));
+    }
+    return n;
+}
+
+size_t py_async_open(py_context *context)
+{
+    py_async *async = &context->async;
+    size_t n;
+
+    pthread_mutex_lock(&async->lock);
+    n = count_open(&async->live) + count_open(&async->stopping);
+    pthread_mutex_unlock(&async->lock);
+    return n;
+}
+
 bool py_async_is_leaving(py_async *async)
 {
     bool leaving;

@@ -63,6 +63,9 @@ ERL_NIF_TERM py_async_start(py_context *context);
 /* Asks a request of the loop to stop; the caller makes sure that it is not freed meanwhile. Any thread. */
 void py_async_stop(py_request *req, int stop);
 
+/* How many requests have not been answered. Any thread. */
+size_t py_async_open(py_context *context);
+
 /* Asks all that run to stop. Any thread. */
 void py_async_stop_running(py_context *context, int stop);
 

@@ -82,6 +82,9 @@
     A(owner, "owner")                                                                                                  \
     A(other, "other")                                                                                                  \
     A(start, "start")                                                                                                  \
+    A(py_fd, "py_fd")                                                                                                  \
+    A(py_arm, "py_arm")                                                                                                \
+    A(py_timer, "py_timer")                                                                                            \
     A(done, "done")
 
 typedef struct {

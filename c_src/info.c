@@ -50,6 +50,7 @@ PY_NIF(context_info_nif)
     put(env, &map, "id", enif_make_uint64(env, context->id));
     put(env, &map, "max_threads", enif_make_uint(env, context->max_threads));
     put(env, &map, "queued", enif_make_uint64(env, atomic_load(&context->queued)));
+    put(env, &map, "loop_requests", enif_make_uint64(env, py_async_open(context)));
     put(env, &map, "closed", atomic_load(&context->closing) ? py_atoms.true_ : py_atoms.false_);
     return map;
 }

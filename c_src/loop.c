@@ -2,6 +2,7 @@
  * reads and writes (_ready, _scheduled, _closed, _stopping, _debug, _thread_id, ...) are here with the same meaning, so
  * that code runs over this type unchanged. Attached. */
 #include "loop_internal.h"
+#include "poller_beam.h"
 
 static PyObject *import_attr(const char *module, const char *name)
 {
@@ -132,19 +133,24 @@ static PyObject *use_poller(PyObject *self, PyObject *const *args, Py_ssize_t na
 {
     py_loop *loop = (py_loop *)self;
     long spin_us = -1;
-    if (nargs < 1 || nargs > 2 || loop->poller != NULL) {
-        PyErr_SetString(PyExc_TypeError, "_use_poller(selector, spin_us=-1), once");
+    py_beam *beam = NULL;
+    if (nargs < 1 || nargs > 3 || loop->poller != NULL) {
+        PyErr_SetString(PyExc_TypeError, "_use_poller(selector, spin_us=-1, beam=False), once");
         return NULL;
     }
-    if (nargs == 2) {
+    if (nargs >= 2) {
         spin_us = PyLong_AsLong(args[1]);
         if (spin_us == -1 && PyErr_Occurred())
             return NULL;
         if (spin_us > 1000000)
             spin_us = 1000000;
     }
-    loop->poller = py_poller_new(NULL, NULL, (int)(spin_us < 0 ? -1 : spin_us));
+    if (nargs == 3 && args[2] == Py_True && (beam = py_beam_new()) == NULL)
+        return PyErr_NoMemory();
+    loop->poller = py_poller_new(beam == NULL ? NULL : &py_beam_ops, beam, (int)(spin_us < 0 ? -1 : spin_us));
     if (loop->poller == NULL) {
+        if (beam != NULL)
+            py_beam_ops.close(beam);
         PyErr_SetFromErrno(PyExc_OSError);
         return NULL;
     }

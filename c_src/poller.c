@@ -367,6 +367,8 @@ void py_poller_close(py_poller *poller)
         poller->ops->close(poller->ops_arg);
 }
 
+void *py_poller_ops_arg(py_poller *poller) { return poller->ops_arg; }
+
 bool py_poller_closed(py_poller *poller)
 {
     pthread_mutex_lock(&poller->lock);

@@ -96,6 +96,9 @@ bool py_poller_closed(py_poller *poller);
 /* Events posted and not yet taken; any thread. */
 size_t py_poller_pending(py_poller *poller);
 
+/* The argument of its ops, NULL for native ones. Loop's thread. */
+void *py_poller_ops_arg(py_poller *poller);
+
 /* CLOCK_MONOTONIC in ns, what loop.time() shows in seconds. */
 int64_t py_poller_now(void);
 

@@ -4,15 +4,16 @@
 #include "atoms.h"
 #include "convert.h"
 #include "loop.h"
+#include "poller_beam.h"
 #include "state.h"
 
 typedef struct {
-    PyObject_HEAD struct port *port; /* kept */
-    PyObject *handlers;              /* id -> Future or callable(type, data) */
-    PyObject *owner;                 /* erlang._events.Events: early(), failed(), down() */
+    PyObject_HEAD py_event_port *port; /* kept */
+    PyObject *handlers;                /* id -> Future or callable(type, data) */
+    PyObject *owner;                   /* erlang._events.Events: early(), failed(), down() */
 } port_object;
 
-typedef struct port {
+struct py_event_port {
     py_poller *poller; /* kept */
     port_object *face; /* borrowed, NULL once it is gone; the loop thread's */
     pthread_mutex_t lock;
@@ -21,11 +22,12 @@ typedef struct port {
     ErlNifMonitor monitor;
     ErlNifEnv *early; /* under lock: owns what was sent before there was an event process */
     ERL_NIF_TERM early_list;
-} port;
+    py_beam *beam; /* the poller's, while it is open; the loop thread's */
+};
 
 typedef struct {
     py_event event;
-    port *port; /* kept */
+    py_event_port *port; /* kept */
     ErlNifEnv *env;
     ERL_NIF_TERM list; /* undefined: the event process is dead */
 } batch;
@@ -74,7 +76,7 @@ static int deliver(py_state *st, port_object *face, unsigned type, PyObject *han
     return result == NULL ? -1 : 0;
 }
 
-static int dispatch(py_state *st, port_object *face, ErlNifEnv *env, const ERL_NIF_TERM item[3])
+static int dispatch(py_state *st, py_loop *loop, port_object *face, ErlNifEnv *env, const ERL_NIF_TERM item[3])
 {
     unsigned type;
     ErlNifUInt64 number;
@@ -84,6 +86,11 @@ static int dispatch(py_state *st, port_object *face, ErlNifEnv *env, const ERL_N
     if (!enif_get_uint(env, item[0], &type) || !enif_get_uint64(env, item[1], &number)) {
         PyErr_SetString(PyExc_TypeError, "expected {Type, Id, Data}");
         return -1;
+    }
+    if (number & PY_BEAM_EVENT) {
+        return py_poller_closed(face->port->poller) || face->port->beam == NULL
+                   ? 0
+                   : py_beam_event(face->port->beam, loop, type, number);
     }
     id = PyLong_FromUnsignedLongLong(number);
     data = id == NULL ? NULL : py_term_to_py(st, env, item[2], type >= PY_EVENT_SUBPROCESS_EXIT ? PY_CONV_BYTES : 0u);
@@ -121,7 +128,7 @@ static int batch_run(py_event *event, py_loop *loop)
             if (!enif_get_tuple(b->env, head, &arity, &item) || arity != 3) {
                 continue;
             }
-            if (PY_UNLIKELY(dispatch(st, face, b->env, item) < 0)) {
+            if (PY_UNLIKELY(dispatch(st, loop, face, b->env, item) < 0)) {
                 rc = py_loop_report(loop, "an event from Erlang was not handled");
             }
         }
@@ -131,7 +138,7 @@ static int batch_run(py_event *event, py_loop *loop)
     return rc;
 }
 
-static bool post(port *p, ErlNifEnv *env, ERL_NIF_TERM list)
+static bool post(py_event_port *p, ErlNifEnv *env, ERL_NIF_TERM list)
 {
     batch *b = enif_alloc(sizeof *b);
 
@@ -153,7 +160,7 @@ static bool post(port *p, ErlNifEnv *env, ERL_NIF_TERM list)
 
 static void port_dtor(ErlNifEnv *env, void *obj)
 {
-    port *p = obj;
+    py_event_port *p = obj;
 
     (void)env;
     if (p->early != NULL) {
@@ -196,7 +203,7 @@ static void send_all(ErlNifEnv *env, const ErlNifPid *to, ErlNifEnv *from, ERL_N
 
 PY_NIF(events_attach_nif)
 { /* (Port) */
-    port *p;
+    py_event_port *p;
     ErlNifEnv *early;
     ErlNifPid self;
     ERL_NIF_TERM tail;
@@ -232,7 +239,7 @@ PY_NIF(events_attach_nif)
 
 PY_NIF(events_post_nif)
 { /* (Port, Events) */
-    port *p;
+    py_event_port *p;
 
     (void)argc;
     if (!enif_get_resource(env, argv[0], port_rtype, (void **)&p) || !enif_is_list(env, argv[1])) {
@@ -255,7 +262,7 @@ static int import_future(py_state *st)
 }
 
 /* Asks the manager for an event process. False when the application is not running. */
-static bool ask_for_process(port *p)
+static bool ask_for_process(py_event_port *p)
 {
     ErlNifEnv *env = enif_alloc_env();
     ErlNifPid manager;
@@ -278,7 +285,7 @@ static PyObject *face_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     py_loop *loop;
     py_poller *poller;
     port_object *face;
-    port *p;
+    py_event_port *p;
 
     if (st == NULL || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) ||
         !PyArg_ParseTuple(args, "OO", &loop_object, &owner) || (loop = py_loop_of(st, loop_object)) == NULL ||
@@ -310,23 +317,14 @@ static PyObject *face_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)face;
 }
 
-/* send(term): to the event process, now or as soon as it is there. */
-static PyObject *face_send(PyObject *self, PyObject *object)
+void py_event_port_keep(py_event_port *p) { enif_keep_resource(p); }
+void py_event_port_release(py_event_port *p) { enif_release_resource(p); }
+
+void py_event_port_send(py_event_port *p, ErlNifEnv *env, ERL_NIF_TERM term)
 {
-    py_state *st = py_state_of_type(Py_TYPE(self));
-    port *p = ((port_object *)self)->port;
-    ErlNifEnv *env;
     ErlNifPid pid;
-    ERL_NIF_TERM term;
     bool attached;
 
-    if (st == NULL || (env = enif_alloc_env()) == NULL) {
-        return NULL;
-    }
-    if (py_py_to_term(st, env, object, 0, &term) < 0) {
-        enif_free_env(env);
-        return NULL;
-    }
     pthread_mutex_lock(&p->lock);
     attached = p->attached;
     pid = p->pid;
@@ -341,6 +339,31 @@ static PyObject *face_send(PyObject *self, PyObject *object)
     if (attached) {
         enif_send(NULL, &pid, env, term);
     }
+}
+
+/* use_beam(): this is the way for the fds and timers of a loop with that backend. */
+static PyObject *face_use_beam(PyObject *self, PyObject *ignored)
+{
+    py_event_port *p = ((port_object *)self)->port;
+
+    (void)ignored;
+    p->beam = py_poller_ops_arg(p->poller);
+    py_beam_use(p->beam, p);
+    Py_RETURN_NONE;
+}
+
+/* send(term): to the event process, now or as soon as it is there. */
+static PyObject *face_send(PyObject *self, PyObject *object)
+{
+    py_state *st = py_state_of_type(Py_TYPE(self));
+    ErlNifEnv *env = enif_alloc_env();
+    ERL_NIF_TERM term;
+
+    if (st == NULL || py_py_to_term(st, env, object, 0, &term) < 0) {
+        enif_free_env(env);
+        return NULL;
+    }
+    py_event_port_send(((port_object *)self)->port, env, term);
     enif_free_env(env);
     Py_RETURN_NONE;
 }
@@ -348,13 +371,14 @@ static PyObject *face_send(PyObject *self, PyObject *object)
 /* close(): nothing comes any more, and the event process ends. */
 static PyObject *face_close(PyObject *self, PyObject *ignored)
 {
-    port *p = ((port_object *)self)->port;
+    py_event_port *p = ((port_object *)self)->port;
     ErlNifEnv *env;
     ErlNifPid pid;
     bool attached;
 
     (void)ignored;
     p->face = NULL;
+    p->beam = NULL;
     pthread_mutex_lock(&p->lock);
     attached = p->attached && !p->closed;
     p->closed = true;
@@ -405,6 +429,7 @@ static PyMemberDef face_members[] = {
 
 static PyMethodDef face_methods[] = {
     {"send", face_send, METH_O, NULL},
+    {"use_beam", face_use_beam, METH_NOARGS, NULL},
     {"close", face_close, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

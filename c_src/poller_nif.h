@@ -12,6 +12,8 @@
 
 #include "poller.h"
 
+typedef struct py_event_port py_event_port;
+
 typedef struct {
     PyTypeObject *type;
     PyObject *future; /* asyncio.Future, imported by the first port */
@@ -23,6 +25,12 @@ int py_poller_nif_traverse(py_state *st, visitproc visit, void *arg);
 void py_poller_nif_clear(py_state *st);
 
 int py_poller_nif_load(ErlNifEnv *env);
+
+/* Sends `term`, which `env` owns, to the event process, now or as soon as it is there. A thread that is not a
+ * scheduler. */
+void py_event_port_send(py_event_port *port, ErlNifEnv *env, ERL_NIF_TERM term);
+void py_event_port_keep(py_event_port *port);
+void py_event_port_release(py_event_port *port);
 
 /* events_attach(Port) -> ok | closed: the caller is its event process, and gets what was sent to it before. */
 PY_NIF(events_attach_nif);

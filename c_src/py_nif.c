@@ -8,6 +8,7 @@
 #include "context.h"
 #include "info.h"
 #include "program.h"
+#include "poller_beam.h"
 #include "poller_nif.h"
 #include "request.h"
 #include "runtime.h"
@@ -32,6 +33,7 @@ static ErlNifFunc functions[] = {
     {"stream_cancel", 1, stream_cancel_nif, 0},
     {"events_attach", 1, events_attach_nif, 0},
     {"events_post", 2, events_post_nif, 0},
+    {"beam_arm", 1, beam_arm_nif, 0},
     {"cancel", 2, cancel_nif, 0},
     {"callback_server", 2, callback_server_nif, 0},
     {"callback_begin", 2, callback_begin_nif, 0},
@@ -58,7 +60,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     py_atoms_init(env);
     if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 ||
         py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 ||
-        py_poller_nif_load(env) < 0 || py_runtime_load(env) < 0) {
+        py_poller_nif_load(env) < 0 || py_beam_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }
     return 0;

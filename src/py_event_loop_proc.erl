@@ -23,6 +23,7 @@
 -export_type([factory/0]).
 
 -define(WRITE, 2).
+-define(TIMER, 3).
 -define(ASYNC_RESULT, 12).
 -define(ASYNC_ERROR, 13).
 -define(SUBPROCESS_EXIT, 20).
@@ -34,6 +35,7 @@
 
 -define(ACTIVE, 16).
 -define(BATCH, 1000).
+-define(PIECE, 65536).
 -define(TIMEOUT_MS, 30000).
 
 %% Called on the loop: Module.Function(*Args) gives the asyncio protocol.
@@ -50,6 +52,7 @@
     port :: py_nif:event_port(),
     by_handle = #{} :: #{term() => #channel{}},
     by_id = #{} :: #{non_neg_integer() => #channel{}},
+    timer :: reference() | undefined,
     waiting = #{} :: #{non_neg_integer() => gen_server:from()}
 }).
 
@@ -243,6 +246,16 @@ message({Tag, Id, What}, State, Events) when Tag =:= py_write; Tag =:= py_attach
     from_python(Tag, Id, What, State, Events);
 message({Tag, Id}, State, Events) when Tag =:= py_read; Tag =:= py_end; Tag =:= py_abort; Tag =:= py_shut ->
     from_python(Tag, Id, none, State, Events);
+message({py_fd, Type, Id}, State, Events) ->
+    {[{Type, Id, none} | Events], State};
+message({py_timer, Id}, State, Events) ->
+    {[{?TIMER, Id, none} | Events], State#state{timer = undefined}};
+message({py_timer, Ms, Id}, #state{timer = Timer} = State, Events) ->
+    _ = is_reference(Timer) andalso erlang:cancel_timer(Timer, [{async, true}, {info, false}]),
+    {Events, State#state{timer = erlang:send_after(Ms, self(), {py_timer, Id})}};
+message({py_arm, Watches}, State, Events) ->
+    ok = py_nif:beam_arm(Watches),
+    {Events, State};
 message({py_whoami, Id}, State, Events) ->
     {[{?ASYNC_RESULT, Id, self()} | Events], State};
 message({py_open, Id, Program, Args, Options}, State, Events) ->
@@ -394,9 +407,8 @@ writer(Kind, Handle, Id, Loop) ->
     receive
         {write, Data} ->
             {All, Size} = more(Kind, Data, size_of(Data)),
-            case write(Kind, Handle, All) of
+            case write_pieces(Kind, Handle, Id, Loop, All, Size) of
                 ok ->
-                    Loop ! {py_written, Id, Size},
                     writer(Kind, Handle, Id, Loop);
                 {error, Reason} ->
                     Loop ! {py_failed, Id, Reason},
@@ -410,9 +422,26 @@ writer(Kind, Handle, Id, Loop) ->
             ok
     end.
 
+%% The emulator takes a piece of any size at once and blocks at the next one, so pieces are small.
+-spec write_pieces(kind(), term(), non_neg_integer(), pid(), term(), non_neg_integer()) -> ok | {error, term()}.
+write_pieces(Kind, Handle, Id, Loop, Data, Size) when Size > ?PIECE, Kind =/= udp ->
+    <<Piece:?PIECE/binary, Rest/binary>> = iolist_to_binary(Data),
+    case write_pieces(Kind, Handle, Id, Loop, Piece, ?PIECE) of
+        ok -> write_pieces(Kind, Handle, Id, Loop, Rest, Size - ?PIECE);
+        Error -> Error
+    end;
+write_pieces(Kind, Handle, Id, Loop, Data, Size) ->
+    case write(Kind, Handle, Data) of
+        ok ->
+            Loop ! {py_written, Id, Size},
+            ok;
+        Error ->
+            Error
+    end.
+
 %% What else waits to be written goes in the same call.
 -spec more(kind(), term(), non_neg_integer()) -> {iodata() | tuple(), non_neg_integer()}.
-more(udp, Data, Size) ->
+more(Kind, Data, Size) when Kind =:= udp; Size >= ?PIECE ->
     {Data, Size};
 more(Kind, Data, Size) ->
     receive

@@ -12,6 +12,7 @@
 -export([submit_nested/10]).
 -export([events_attach/1]).
 -export([events_post/2]).
+-export([beam_arm/1]).
 -export([stream_start/8]).
 -export([stream_ack/2]).
 -export([stream_cancel/1]).
@@ -120,6 +121,10 @@ events_attach(_Port) -> erlang:nif_error(not_loaded).
 %% Any process; closed when the loop is.
 -spec events_post(event_port(), [{Type :: 1..255, Id :: non_neg_integer(), Data :: term()}]) -> ok | closed.
 events_post(_Port, _Events) -> erlang:nif_error(not_loaded).
+
+%% The caller gets {py_fd, Type, Id} for each watch that becomes ready as its mask says.
+-spec beam_arm([{reference(), 1..3}]) -> ok.
+beam_arm(_Watches) -> erlang:nif_error(not_loaded).
 
 %% After {ok, Ref} the caller gets {py_stream, Ref, {data, T}}, and at last once done or {error, E} in the place of
 %% {data, T}. Credit -1: no bound.

@@ -303,7 +303,7 @@ callers_death_before_it_runs(_) ->
     {_, Monitor} = spawn_monitor(fun() -> py:async_call(async_fixture, forever, []) end),
     receive {'DOWN', Monitor, _, _, _} -> ok end,
     %% The sweep for dead callers finds it where it waits.
-    timer:sleep(100),
+    py_test_lib:eventually(fun() -> #{loop_requests := 1} = py_context:info(py:context()) end),
     let_go(),
     {ok, none} = py:async_await(Blocker),
     {ok, 1} = call(noop, [1]),

@@ -189,6 +189,8 @@ class Events:
                     handler.set_exception(error)
         for channel in list(self._channels.values()):
             channel._lose(lost)
+        if lost is not None and self.loop._on_beam:
+            self.loop._use_beam()
 
     # Sockets and programs.
 

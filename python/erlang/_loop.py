@@ -39,7 +39,8 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
 
     `selector`: run on a selector of your own, as asyncio.SelectorEventLoop does; most of the speed, and events from
     Erlang, are only there without it. `spin_us`: how long a loop that ran dry looks for work before it sleeps, in
-    microseconds; by default 20, and 0 on a machine with one core.
+    microseconds; by default 20, and 0 on a machine with one core. `backend`: "native", or "beam" to have the emulator
+    watch the fds and keep the timers (docs/loop.md).
 
         >>> import asyncio, erlang
         >>> asyncio.run(asyncio.sleep(0, "done"), loop_factory=erlang.ErlangEventLoop)
@@ -48,13 +49,27 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
 
     _erlang_events: Events | None = None
 
-    def __init__(self, selector: selectors.BaseSelector | None = None, *, spin_us: int = -1) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector | None = None, *, spin_us: int = -1, backend: str = "native"
+    ) -> None:
+        if backend not in ("native", "beam"):
+            raise ValueError(f"backend must be 'native' or 'beam', not {backend!r}")
+        self._on_beam = backend == "beam"
         self._on_poller = selector is None
         if selector is None:
             selector = PollerSelector(self)
-            self._use_poller(selector, spin_us)
+            self._use_poller(selector, spin_us, self._on_beam)
+        elif self._on_beam:
+            raise ValueError("the backend 'beam' has no selector")
         super().__init__(selector)
         _loops.add(self)
+        if self._on_beam:
+            self._use_beam()
+
+    def _use_beam(self) -> None:
+        from erlang._events import events_of
+
+        events_of(self).port.use_beam()
 
     if sys.version_info < (3, 13):
 
@@ -186,9 +201,9 @@ def _read_less(transport: Any) -> Any:
     return transport
 
 
-def new_event_loop() -> ErlangEventLoop:
+def new_event_loop(*, backend: str = "native") -> ErlangEventLoop:
     """A new `ErlangEventLoop`, for `asyncio.run(main(), loop_factory=erlang.new_event_loop)`."""
-    return ErlangEventLoop()
+    return ErlangEventLoop(backend=backend)
 
 
 def steps() -> dict[int, tuple[int, bool]]:
