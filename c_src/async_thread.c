@@ -84,9 +84,13 @@ int py_async_run_leave(py_event *event, py_loop *loop)
 {
     py_async *async = ASYNC_OF(event, leave);
     PyObject *module = PyImport_ImportModule(MODULE), *done = NULL;
+    uint64_t drain_ns;
 
+    pthread_mutex_lock(&async->lock);
+    drain_ns = async->drain_ns;
+    pthread_mutex_unlock(&async->lock);
     if (module != NULL) {
-        done = PyObject_CallMethod(module, "leave", "Od", py_loop_object(loop), (double)async->drain_ns / 1e9);
+        done = PyObject_CallMethod(module, "leave", "Od", py_loop_object(loop), (double)drain_ns / 1e9);
         Py_DECREF(module);
     }
     if (done == NULL) {

@@ -52,6 +52,8 @@ static void stream_dtor(ErlNifEnv *env, void *obj)
     py_stream *s = obj;
 
     (void)env;
+    pthread_mutex_lock(&s->lock); /* what its last step wrote is seen here */
+    pthread_mutex_unlock(&s->lock);
     if (s->iter != NULL) { /* a generator that goes runs its finally */
         py_interp_drop_later(s->context->interp, s->iter);
     }

@@ -52,15 +52,14 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
     def __init__(
         self, selector: selectors.BaseSelector | None = None, *, spin_us: int = -1, backend: str = "native"
     ) -> None:
-        if backend not in ("native", "beam"):
-            raise ValueError(f"backend must be 'native' or 'beam', not {backend!r}")
         self._on_beam = backend == "beam"
+        if backend not in ("native", "beam") or (self._on_beam and selector is not None):
+            self._closed = True  # or it would say, when it goes, that nobody closed it
+            raise ValueError(f"backend must be 'native', or 'beam' without a selector, not {backend!r}")
         self._on_poller = selector is None
         if selector is None:
             selector = PollerSelector(self)
             self._use_poller(selector, spin_us, self._on_beam)
-        elif self._on_beam:
-            raise ValueError("the backend 'beam' has no selector")
         super().__init__(selector)
         _loops.add(self)
         if self._on_beam:
