@@ -204,7 +204,7 @@ loops() ->
 
 -spec backends() -> [binary()].
 backends() ->
-    [<<"native">>].
+    [<<"native">>, <<"beam">>].
 
 -spec loop_source() -> binary().
 loop_source() ->
@@ -213,7 +213,7 @@ loop_source() ->
         "import erlang\n"
         "def bench_on(backend, what, n):\n"
         "    bench = {'timer': bench_timer, 'fd_ping_pong': bench_ping}[what]\n"
-        "    with asyncio.Runner(loop_factory=erlang.new_event_loop) as runner:\n"
+        "    with asyncio.Runner(loop_factory=lambda: erlang.new_event_loop(backend=backend)) as runner:\n"
         "        return runner.run(bench(n))\n"
         "async def bench_timer(n):\n"
         "    loop = asyncio.get_running_loop()\n"

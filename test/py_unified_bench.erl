@@ -100,7 +100,7 @@ in_vm(Groups, Samples) ->
 -spec benches(group()) -> [py_bench_lib:bench()].
 benches(calls) -> py_bench_cases:calls();
 benches(payloads) -> py_bench_cases:payloads();
-benches(async) -> py_bench_cases:async();
+benches(async) -> py_bench_cases:async() ++ py_bench_async:benches();
 benches(streams) -> py_bench_cases:streams();
 benches(callbacks) -> py_bench_callbacks:benches();
 benches(loops) -> py_bench_cases:loops();

@@ -34,6 +34,9 @@ TIMEOUT = 600.0
 GOOD = {"ok", "skipped", "xfail"}
 
 
+BACKEND = "REFEREE_BACKEND"  # tells the children
+
+
 def replace_loops(*, base: bool) -> None:
     """Puts our loops where the tests look for asyncio's."""
     import asyncio
@@ -51,7 +54,7 @@ def replace_loops(*, base: bool) -> None:
             if isinstance(selector, selectors.EpollSelector):
                 selector.close()
                 selector = None
-            super().__init__(selector)
+            super().__init__(selector, backend=os.environ.get(BACKEND, "native") if selector is None else "native")
 
     unix = asyncio.unix_events
     if base:
@@ -181,12 +184,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="modules of test.test_asyncio; all when left out")
     parser.add_argument("--loop", choices=("erlang", "stock", "both"), default="both")
+    parser.add_argument("--backend", choices=("native", "beam"), help="of our loop's poller")
     parser.add_argument("--base", action="store_true", help="also under BaseEventLoop, without a poller")
     parser.add_argument("--match", action="append", default=[], help="only tests whose name contains this")
     parser.add_argument("--log", default=os.devnull, help="the tests' own output goes here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.backend:
+        os.environ[BACKEND] = args.backend
     if args.child:
         run_module(args.modules[0], args.loop, args.base, args.out, args.match)
 
