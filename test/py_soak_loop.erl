@@ -1,6 +1,6 @@
 %% An hour's worth of loop work squeezed into minutes, which must leave nothing behind: scripts/soak. The busy hour is
-%% one of 20 connections, one connection by TLS, 500 timers and 20 cancels a second, and of async calls, cancels, streams
-%% and deaths from Erlang beside them.
+%% one of 20 connections, one connection by TLS, 500 timers and 20 cancels a second, and of async calls, cancels,
+%% streams and deaths from Erlang beside them.
 -module(py_soak_loop).
 
 -export([main/3]).
@@ -29,7 +29,8 @@ main(Dir, Backend, Minutes) ->
     {ok, C} = py_context:start(#{sys_path => [Dir], preload => [soak_loop]}),
     {ok, Soak} = py:call(C, soak_loop, 'Soak', [Backend, Key, Root]),
     ok = file:del_dir_r(Temporary),
-    io:format("~n~b minutes on the ~p backend, each of ~b connections, ~b by TLS, ~b timers, ~b cancels, ~b calls~n~n", [
+    Head = "~n~b minutes on the ~p backend, each of ~b connections, ~b by TLS, ~b timers, ~b cancels, ~b calls~n~n",
+    io:format(Head, [
         Minutes, Backend, ?CONNECTIONS, ?SECURE, ?TIMERS, ?CANCELS, ?CALLS
     ]),
     io:format("~-8s", [minute]),
@@ -48,7 +49,8 @@ main(Dir, Backend, Minutes) ->
     Figures = [Figure || #{} = Figure <- Seen],
     First = lists:nth(1 + length(Figures) div 5, Figures),
     Last = lists:last(Figures),
-    Grown = [{Name, Growth} || {Name, Limit} <- ?LIMITS, (Growth = maps:get(Name, Last) - maps:get(Name, First)) > Limit],
+    Growth = maps:from_list([{Name, maps:get(Name, Last) - maps:get(Name, First)} || {Name, _} <- ?LIMITS]),
+    Grown = [{Name, maps:get(Name, Growth)} || {Name, Limit} <- ?LIMITS, maps:get(Name, Growth) > Limit],
     io:format("~n~.1f s for ~b connections, ~b timers, ~b cancels. ", [
         Seconds, Minutes * (?CONNECTIONS + ?SECURE), Minutes * ?TIMERS, Minutes * ?CANCELS
     ]),

@@ -187,7 +187,7 @@ async def fire(count: int) -> None:
         await asyncio.sleep(0.025)
         for handle in handles:
             handle.cancel()
-        while fired - before < expected:
+        while fired - before < expected:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         assert fired - before == expected
 

@@ -43,8 +43,10 @@ def analyse(name: str) -> dict[str, object]:
 def open_table() -> sqlite3.Connection:
     """A database in memory; the connection stays in Python, Erlang holds a reference to it."""
     db = sqlite3.connect(":memory:", check_same_thread=False)
-    db.execute("create table file (name text primary key, package text, lines int, functions int, classes int,"
-               " branches int, sha256 text)")
+    db.execute(
+        "create table file (name text primary key, package text, lines int, functions int, classes int,"
+        " branches int, sha256 text)"
+    )
     return db
 
 
@@ -56,14 +58,18 @@ def store(db: sqlite3.Connection, name: str, found: dict[str, object]) -> None:
 
 def largest(db: sqlite3.Connection, count: int) -> list[tuple[object, ...]]:
     """The packages with most lines."""
-    return db.execute("select package, count(*), sum(lines), sum(functions), sum(classes), sum(branches) from file"
-                      " group by package order by sum(lines) desc limit ?", (count,)).fetchall()
+    return db.execute(
+        "select package, count(*), sum(lines), sum(functions), sum(classes), sum(branches) from file"
+        " group by package order by sum(lines) desc limit ?",
+        (count,),
+    ).fetchall()
 
 
 def totals(db: sqlite3.Connection) -> tuple[object, ...]:
     """Files, lines, functions, classes, and files whose contents are unique."""
-    return db.execute("select count(*), sum(lines), sum(functions), sum(classes), count(distinct sha256)"
-                      " from file").fetchone()
+    return db.execute(
+        "select count(*), sum(lines), sum(functions), sum(classes), count(distinct sha256) from file"
+    ).fetchone()
 
 
 def run_away() -> None:

@@ -19,7 +19,7 @@ class Model:
     def __init__(self) -> None:
         words = " ".join(topics.topics.values()).split()
         self._next: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        for first, second, third in zip(words, words[1:], words[2:]):
+        for first, second, third in zip(words, words[1:], words[2:], strict=False):
             self._next[first, second].append(third)
         self._begin = [pair for pair in self._next if pair[0][0].isupper()]
         self.begun = self.ended = self.closed = 0

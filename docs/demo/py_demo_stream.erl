@@ -1,6 +1,6 @@
 %% The demonstration of streams. First one stream of tokens, from an async generator in Python, goes through one Erlang
-%% process to 200 subscribers, of whom two are slow, one unsubscribes and one dies. Then 100 processes have a stream each,
-%% of whom one cancels its own and one dies.
+%% process to 200 subscribers, of whom two are slow, one unsubscribes and one dies. Then 100 processes have a stream
+%% each, of whom one cancels its own and one dies.
 -module(py_demo_stream).
 
 -export([run/1]).
@@ -196,7 +196,8 @@ alone(Context, Model) ->
     {ok, {Begun, Ended, Closed, _, _}} = py:call(Context, Model, account, []),
     Kinds = [leaves, dies] ++ lists:duplicate(?STREAMS - 2, quick),
     Start = erlang:monotonic_time(microsecond),
-    Started = [spawn_monitor(fun() -> reader(Context, Model, Kind, Seed) end) || {Seed, Kind} <- lists:enumerate(Kinds)],
+    Reader = fun({Seed, Kind}) -> spawn_monitor(fun() -> reader(Context, Model, Kind, Seed) end) end,
+    Started = [Reader(Seeded) || Seeded <- lists:enumerate(Kinds)],
     [{unsubscribed, 100}, {crashed, 100} | Rest] = [ended(Who) || Who <- Started],
     [{finished, ?SHORT}] = lists:usort(Rest),
     {All, Whole, Cut} = settled(Context, Model, {Begun, Ended, Closed}, erlang:monotonic_time(millisecond) + 10000),
