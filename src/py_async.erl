@@ -25,8 +25,8 @@
 >>).
 
 -type spec() ::
-    {py_request:name() | py:ref(), py_request:name(), [term()]}
-    | {py_request:name() | py:ref(), py_request:name(), [term()], py:kwargs()}.
+    {py:name() | py:ref(), py:name(), [term()]}
+    | {py:name() | py:ref(), py:name(), [term()], py:kwargs()}.
 %% timeout: ms for all together, default 30000. on_error: stop cancels the others at the first failure, collect (default)
 %% lets all end. concurrency: how many run at once, default infinity for gathers and twice the schedulers for maps.
 -type gather_options() :: #{

@@ -119,7 +119,7 @@ callback_names(_Names) -> erlang:nif_error(not_loaded).
 events_attach(_Port) -> erlang:nif_error(not_loaded).
 
 %% Any process; closed when the loop is.
--spec events_post(event_port(), [{Type :: 1..255, Id :: non_neg_integer(), Data :: term()}]) -> ok | closed.
+-spec events_post(event_port(), [{Type :: 0..255, Id :: non_neg_integer(), Data :: term()}]) -> ok | closed.
 events_post(_Port, _Events) -> erlang:nif_error(not_loaded).
 
 %% The caller gets {py_fd, Type, Id} for each watch that becomes ready as its mask says.
