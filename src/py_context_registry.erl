@@ -77,15 +77,17 @@ init([]) ->
     _ = [erlang:monitor(process, Context) || Context <- list()],
     {ok, no_state}.
 
--spec handle_call({add, pid(), py_nif:context(), atom()}, gen_server:from(), no_state) -> {reply, term(), no_state}.
+%% Hibernates, because the handle in the message would keep the context's memory until the next collection.
+-spec handle_call({add, pid(), py_nif:context(), atom()}, gen_server:from(), no_state) ->
+    {reply, term(), no_state, hibernate}.
 handle_call({add, Context, Handle, Name}, _From, State) ->
     case find(Name) of
         undefined ->
             _ = erlang:monitor(process, Context),
             true = ets:insert(?MODULE, {Context, Handle, Name}),
-            {reply, ok, State};
+            {reply, ok, State, hibernate};
         Other ->
-            {reply, {error, {already_started, Other}}, State}
+            {reply, {error, {already_started, Other}}, State, hibernate}
     end.
 
 -spec handle_cast(term(), no_state) -> {noreply, no_state}.
