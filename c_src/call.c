@@ -29,8 +29,8 @@ static void interrupt_again(py_state *st)
     }
 }
 
-/* sys.unraisablehook. An Interrupted is meant for the request and not for the finalizer that it fell into; in C, so that
- * it does not fall into the hook next. */
+/* sys.unraisablehook. An Interrupted is meant for the request and not for the finalizer that it fell into; in C, so
+ * that it does not fall into the hook next. */
 static PyObject *unraisablehook(PyObject *module, PyObject *args)
 {
     PyObject *type = PyObject_GetAttrString(args, "exc_type"), *logging, *done;
@@ -198,7 +198,8 @@ static PyObject *submodule(PyObject *object, PyObject *name)
         (imported = PyImport_Import(full)) != NULL) {
         value = PyObject_GetAttr(object, name);
     }
-    if (value == NULL && PyErr_Occurred() != NULL && (is_missing(full) || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+    if (value == NULL && PyErr_Occurred() != NULL &&
+        (is_missing(full) || PyErr_ExceptionMatches(PyExc_AttributeError))) {
         PyErr_Clear();
     }
     Py_XDECREF(imported);

@@ -60,21 +60,21 @@ struct py_request {
     uint64_t stop_ns;                          /* when the first interrupt was sent; watchdog's, under take_lock */
     uint64_t nudged_ns;                        /* when the last one was */
     ERL_NIF_TERM shown_target, shown_function; /* atoms, for info */
-    _Atomic unsigned nudges;                   /* how often it was asked to stop: a wait for Erlang ends when that grows */
-    uint64_t chain;                            /* names the chain, 0: it starts here */
-    uint64_t parent;                           /* the callback it descends from, 0: none */
+    _Atomic unsigned nudges;           /* how often it was asked to stop: a wait for Erlang ends when that grows */
+    uint64_t chain;                    /* names the chain, 0: it starts here */
+    uint64_t parent;                   /* the callback it descends from, 0: none */
     uint64_t queue_ns, run_ns, gil_ns; /* with PY_REQ_TIMED; set by the worker */
-    ERL_NIF_TERM callers;                      /* of the caller, a list, innermost first; in env; 0: none */
-    ERL_NIF_TERM trace;                        /* opaque, carried along the chain; in env; 0: none */
-    uint64_t nest;                             /* the wait it is queued for, where a waiting worker serves it */
-    py_request *under;                         /* what waits below it on its worker's stack; under take_lock */
-    py_request *table_next;                    /* in the table of tracked requests */
-    py_event event;                            /* on its way to a loop; the rest is of such requests alone */
-    py_link link;                              /* in py_async.live or .stopping, under its lock */
-    PyObject *driver;                          /* strong: what drives it since it suspended; under that lock */
-    py_gather *gather;                         /* the loop thread's */
-    PyObject *start;                           /* strong: a coroutine to run in place of a call */
-    py_stream *stream;                         /* kept: whose step this is */
+    ERL_NIF_TERM callers;              /* of the caller, a list, innermost first; in env; 0: none */
+    ERL_NIF_TERM trace;                /* opaque, carried along the chain; in env; 0: none */
+    uint64_t nest;                     /* the wait it is queued for, where a waiting worker serves it */
+    py_request *under;                 /* what waits below it on its worker's stack; under take_lock */
+    py_request *table_next;            /* in the table of tracked requests */
+    py_event event;                    /* on its way to a loop; the rest is of such requests alone */
+    py_link link;                      /* in py_async.live or .stopping, under its lock */
+    PyObject *driver;                  /* strong: what drives it since it suspended; under that lock */
+    py_gather *gather;                 /* the loop thread's */
+    PyObject *start;                   /* strong: a coroutine to run in place of a call */
+    py_stream *stream;                 /* kept: whose step this is */
 };
 
 /* A blank request from the context's freelist; NULL when memory is out. Any thread. */

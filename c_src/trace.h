@@ -1,10 +1,10 @@
 /* Where a request spends its time, and the trace it belongs to.
  *
- * Timing is off until Erlang turns it on (py_telemetry); then workers read the clock around their wait for the GIL, and a
- * request with PY_REQ_TIMED is answered {Ref, Result, {QueueNs, RunNs, GilNs}}.
+ * Timing is off until Erlang turns it on (py_telemetry); then workers read the clock around their wait for the GIL, and
+ * a request with PY_REQ_TIMED is answered {Ref, Result, {QueueNs, RunNs, GilNs}}.
  *
- * A trace is opaque here (a W3C traceparent for those who use it): a request brings it along, a span of Python's replaces
- * it (a context variable), a call into Erlang takes it further. */
+ * A trace is opaque here (a W3C traceparent for those who use it): a request brings it along, a span of Python's
+ * replaces it (a context variable), a call into Erlang takes it further. */
 #ifndef ERLANG_PYTHON_TRACE_H
 #define ERLANG_PYTHON_TRACE_H
 

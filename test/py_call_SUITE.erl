@@ -251,8 +251,8 @@ await_with_timeout_leaves_no_message(_) ->
     py_test_lib:no_messages().
 
 error_shapes(_) ->
-    {error, {'ValueError', #{message := <<"math domain error">>, class := <<"ValueError">>,
-        module := <<"builtins">>, traceback := []}}} = py:call(math, sqrt, [-1]),
+    {error, {'ValueError', #{message := <<"invalid literal for int() with base 10: 'x'">>, class := <<"ValueError">>,
+        module := <<"builtins">>, traceback := []}}} = py:call(builtins, int, [<<"x">>]),
     ok = py:exec(<<"def deep(n): return deep(n - 1) if n else 1 / 0">>),
     {error, {'ZeroDivisionError', #{traceback := T}}} = py:call('__main__', deep, [3]),
     [#{function := <<"deep">>, line := 1, file := <<"<exec>">>} | _] = T,
