@@ -277,8 +277,8 @@ static bool mark(py_async *async, py_request *req, int stop, uint64_t now)
         return false;
     }
     req->stop_ns = req->nudged_ns = now;
-    if (now + PY_WATCHDOG_GRACE_NS < async->next_look) {
-        async->next_look = now + PY_WATCHDOG_GRACE_NS;
+    if (now + py_watchdog_grace_ns < async->next_look) {
+        async->next_look = now + py_watchdog_grace_ns;
     }
     if (req->driver == NULL && req->gather == NULL) {
         return false;
@@ -471,7 +471,7 @@ static bool look_at(py_async *async, py_link *list, uint64_t now, uint64_t *next
             continue;
         }
         if (req->stop_ns != 0) {
-            at = req->stop_ns + PY_WATCHDOG_GRACE_NS;
+            at = req->stop_ns + py_watchdog_grace_ns;
             if (at <= now) {
                 give_up(out, req, atomic_load(&req->stop), true);
                 continue;
@@ -484,7 +484,7 @@ static bool look_at(py_async *async, py_link *list, uint64_t now, uint64_t *next
             }
             if (at <= now) {
                 *tell |= mark(async, req, PY_STOP_TIMEOUT, now);
-                at = now + PY_WATCHDOG_GRACE_NS;
+                at = now + py_watchdog_grace_ns;
             }
         }
         *next_look = at < *next_look ? at : *next_look;

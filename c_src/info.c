@@ -7,6 +7,7 @@
 #include "context.h"
 #include "park.h"
 #include "ref.h"
+#include "watchdog.h"
 #include "worker.h"
 
 static void put(ErlNifEnv *env, ERL_NIF_TERM *map, const char *key, ERL_NIF_TERM value)
@@ -80,6 +81,18 @@ PY_NIF(atom_quota_nif)
         return enif_make_badarg(env);
     }
     py_atoms_set_quota(quota);
+    return py_atoms.ok;
+}
+
+PY_NIF(grace_nif)
+{ /* (Ms) */
+    unsigned ms;
+
+    (void)argc;
+    if (!enif_get_uint(env, argv[0], &ms)) {
+        return enif_make_badarg(env);
+    }
+    atomic_store(&py_watchdog_grace_ns, ms * UINT64_C(1000000));
     return py_atoms.ok;
 }
 

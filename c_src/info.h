@@ -10,6 +10,7 @@ PY_NIF(context_info_nif);
 /* counters() -> #{requests, refs, contexts} that are alive now. */
 PY_NIF(counters_nif);
 PY_NIF(atom_quota_nif);
+PY_NIF(grace_nif);
 /* python_version() -> binary, of the headers the NIF was built with. */
 PY_NIF(python_version_nif);
 /* build_python() -> binary, the path of the Python it was built with. */

@@ -49,6 +49,7 @@ static ErlNifFunc functions[] = {
     {"timing", 1, timing_nif, 0},
     {"counters", 0, counters_nif, 0},
     {"atom_quota", 1, atom_quota_nif, 0},
+    {"grace", 1, grace_nif, 0},
     {"python_version", 0, python_version_nif, 0},
     {"build_python", 0, build_python_nif, 0},
 };

@@ -18,6 +18,7 @@
 
 _Atomic int py_watchdog_mode = PY_WATCH_IDLE;
 _Atomic uint64_t py_watchdog_now;
+_Atomic uint64_t py_watchdog_grace_ns = UINT64_C(250000000);
 
 static py_parker parker;
 static ErlNifPid *callers; /* scratch, grows */
@@ -171,7 +172,7 @@ static size_t look_at_workers(py_context *context, uint64_t now)
             }
             running++;
             watch_worker(context, w, now);
-            if (!w->lost && w->current->stop_ns != 0 && since(w->current->stop_ns, now) >= PY_WATCHDOG_GRACE_NS) {
+            if (!w->lost && w->current->stop_ns != 0 && since(w->current->stop_ns, now) >= py_watchdog_grace_ns) {
                 out = write_off(context, w);
             }
         }

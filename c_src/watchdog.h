@@ -6,7 +6,8 @@
 
 #include "common.h"
 
-#define PY_WATCHDOG_GRACE_NS UINT64_C(250000000)
+/* How long what was asked to stop may take to end before it is abandoned. */
+extern _Atomic uint64_t py_watchdog_grace_ns;
 
 bool py_watchdog_start(void);
 

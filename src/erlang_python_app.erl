@@ -19,6 +19,7 @@ maybe_start({ok, Executable}) ->
     %% The emulator ignores SIGCHLD; with that inherited, every subprocess of Python seems to return 0.
     ok = os:set_signal(sigchld, default),
     ok = py_nif:atom_quota(application:get_env(erlang_python, atom_quota, 10000)),
+    ok = py_nif:grace(application:get_env(erlang_python, grace_ms, 250)),
     Base = #{python_path => py_env:python_path(), program => application:get_env(erlang_python, program, false)},
     Config =
         case Executable of

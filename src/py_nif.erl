@@ -33,6 +33,7 @@
 -export([timing/1]).
 -export([counters/0]).
 -export([atom_quota/1]).
+-export([grace/1]).
 -export([python_version/0]).
 -export([build_python/0]).
 
@@ -193,6 +194,10 @@ counters() -> erlang:nif_error(not_loaded).
 
 -spec atom_quota(non_neg_integer()) -> ok.
 atom_quota(_Quota) -> erlang:nif_error(not_loaded).
+
+%% How long what was asked to stop may take before it is abandoned.
+-spec grace(non_neg_integer()) -> ok.
+grace(_Ms) -> erlang:nif_error(not_loaded).
 
 -spec python_version() -> binary().
 python_version() -> erlang:nif_error(not_loaded).

@@ -6,7 +6,6 @@
 
 -compile([export_all, nowarn_export_all]).
 
--define(GRACE_MS, 250). %% PY_WATCHDOG_GRACE_NS
 
 suite() ->
     [{timetrap, {minutes, 2}}].

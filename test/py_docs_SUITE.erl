@@ -22,6 +22,7 @@ all() ->
 
 -spec init_per_suite(Config) -> Config.
 init_per_suite(Config) ->
+    ok = py_test_lib:long_grace(),
     {ok, _} = application:ensure_all_started(erlang_python),
     Config.
 

@@ -3,6 +3,7 @@
 -module(py_test_lib).
 
 -export([start/1]).
+-export([long_grace/0]).
 -export([stop/1]).
 -export([eventually/1]).
 -export([eventually/2]).
@@ -18,16 +19,25 @@
 -export([run_node/3]).
 
 -define(WAIT_MS, 20000).
+-define(GRACE_MS, 1000).
 
 %% Of a suite: init_per_suite and end_per_suite.
 -spec start([{atom(), term()}]) -> [{atom(), term()}].
 start(Config) ->
+    ok = long_grace(),
     {ok, _} = application:ensure_all_started(erlang_python),
     {ok, _} = py:stacks(), %% starts the context of the administration, which stays
     {ok, _} = py:gc(),
     #{level := Level} = logger:get_primary_config(),
     ok = logger:set_primary_config(level, emergency), %% processes are killed by the hundred
     [{py_fds, fds()}, {py_contexts, length(py_context:list())}, {log_level, Level} | Config].
+
+%% On a machine with more to do than it can, a thread that is to stop may not run at all for a quarter of a second.
+-spec long_grace() -> ok.
+long_grace() ->
+    _ = application:load(erlang_python),
+    ok = application:set_env(erlang_python, grace_ms, ?GRACE_MS),
+    ok = py_nif:grace(?GRACE_MS).
 
 -spec stop([{atom(), term()}]) -> ok.
 stop(Config) ->
