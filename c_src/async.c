@@ -235,6 +235,7 @@ void py_async_leave(py_async *async, py_request *req, py_request *before, PyObje
             list_add(&async->stopping, &req->link);
             if (!async->cancel_posted && (poller = poller_of(async)) != NULL) {
                 async->cancel_posted = true;
+                async->cancel_ns = py_now_ns();
             }
         }
     }
@@ -295,6 +296,7 @@ static py_poller *to_cancel(py_async *async)
         return NULL;
     }
     async->cancel_posted = true;
+    async->cancel_ns = py_now_ns();
     return poller_of(async);
 }
 
@@ -345,13 +347,19 @@ static int run_cancel(py_event *event, py_loop *loop)
     py_async *async = ASYNC_OF(event, cancel);
     py_request *req;
     PyObject *driver;
+    bool freed;
 
     (void)loop;
     for (;;) {
         pthread_mutex_lock(&async->lock);
         if (async->stopping.next == &async->stopping) {
             async->cancel_posted = false;
+            freed = async->freed;
+            async->freed = false;
             pthread_mutex_unlock(&async->lock);
+            if (PY_UNLIKELY(freed)) {
+                PyThreadState_SetAsyncExc(async->thread_id, NULL);
+            }
             return 0;
         }
         req = REQ_OF_LINK(async->stopping.next);
@@ -405,6 +413,9 @@ bool py_async_interrupt(py_context *context, uint64_t serial)
     py_request *req;
     bool found = false;
 
+    if (serial == 0) {
+        return py_async_free_loop(context);
+    }
     pthread_mutex_lock(&async->lock);
     req = atomic_load(&async->current);
     if (req != NULL && req->serial == serial) {
@@ -570,10 +581,13 @@ static void look_at_step(py_context *context, uint64_t now)
     if (step != async->watched_step) {
         async->watched_step = step;
         async->watched_since = now;
-    } else if (now - async->watched_since >= NUDGE_NS && atomic_load(&async->current) != NULL) {
+    } else if (now - async->watched_since >= NUDGE_NS) {
         pthread_mutex_lock(&async->lock);
         req = atomic_load(&async->current);
-        if (req != NULL && req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
+        if (req == NULL && async->cancel_posted && now - async->cancel_ns >= 2 * NUDGE_NS) {
+            async->cancel_ns = now;
+            nudge = true; /* no step of a request: a task that one of them started does not end */
+        } else if (req != NULL && req->stop_ns != 0 && now - req->nudged_ns >= NUDGE_NS) {
             req->nudged_ns = now;
             serial = req->serial;
             nudge = true;

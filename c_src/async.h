@@ -29,6 +29,9 @@ typedef struct {
     size_t waiting_count;          /* A */
     py_event cancel;               /* tells the loop to look at `stopping` */
     bool cancel_posted;            /* A */
+    uint64_t cancel_ns;            /* A: since when */
+    PyObject *loop;                /* A: strong, while the loop runs */
+    bool freed;                    /* A: what held up the loop was interrupted */
     py_event leave;                /* tells the loop to shut down */
     bool leave_posted;             /* A */
     uint64_t drain_ns;             /* A: how long a graceful stop waits */
@@ -72,7 +75,8 @@ void py_async_stop_running(py_context *context, int stop);
 /* Whether the loop has been asked to end. Any thread. */
 bool py_async_is_leaving(py_async *async);
 
-/* Interrupts the step that runs if it is of the request `serial`. Attached (the janitor). */
+/* Interrupts the step that runs if it is of the request `serial`. With 0: a task that holds up the loop, if a request
+ * that is to stop started it. Attached (the janitor). */
 bool py_async_interrupt(py_context *context, uint64_t serial);
 
 /* The watchdog's look; how many requests there are. */

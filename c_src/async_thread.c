@@ -100,6 +100,52 @@ int py_async_run_leave(py_event *event, py_loop *loop)
     return 0;
 }
 
+/* Lock held. Is there such a request, and is it to stop? */
+static bool is_stopping(py_async *async, unsigned long long serial)
+{
+    py_link *lists[] = {&async->stopping, &async->live}, *link;
+
+    for (size_t i = 0; i < 2; i++) {
+        for (link = lists[i]->next; link != lists[i]; link = link->next) {
+            if (REQ_OF_LINK(link)->serial == serial) {
+                return atomic_load(&REQ_OF_LINK(link)->stop) != PY_STOP_NONE;
+            }
+        }
+    }
+    return false;
+}
+
+bool py_async_free_loop(py_context *context)
+{
+    py_async *async = &context->async;
+    py_state *st = context->interp->state;
+    PyObject *loop, *module, *serial = NULL;
+    bool found = false;
+
+    pthread_mutex_lock(&async->lock);
+    loop = Py_XNewRef(async->loop);
+    pthread_mutex_unlock(&async->lock);
+    module = loop == NULL ? NULL : PyImport_ImportModule(MODULE);
+    if (module != NULL) {
+        serial = PyObject_CallMethod(module, "holder", "OO", loop, st->driver.request_var);
+        Py_DECREF(module);
+    }
+    if (serial != NULL && PyLong_Check(serial)) {
+        pthread_mutex_lock(&async->lock);
+        found = async->cancel_posted && atomic_load(&async->current) == NULL &&
+                is_stopping(async, PyLong_AsUnsignedLongLong(serial));
+        if (found) {
+            async->freed = true;
+            PyThreadState_SetAsyncExc(async->thread_id, st->call.interrupted);
+        }
+        pthread_mutex_unlock(&async->lock);
+    }
+    Py_XDECREF(serial);
+    Py_XDECREF(loop);
+    PyErr_Clear();
+    return found;
+}
+
 /* The loop is closed, and the poller has dropped what it held: answers what has not ended even now. */
 static void answer_leftovers(py_async *async)
 {
@@ -131,6 +177,17 @@ static void answer_leftovers(py_async *async)
     }
 }
 
+static void set_loop(py_async *async, PyObject *loop)
+{
+    PyObject *old;
+
+    pthread_mutex_lock(&async->lock);
+    old = async->loop;
+    async->loop = Py_XNewRef(loop);
+    pthread_mutex_unlock(&async->lock);
+    Py_XDECREF(old);
+}
+
 static void run_loop(py_context *context)
 {
     py_state *st = context->interp->state;
@@ -147,6 +204,7 @@ static void run_loop(py_context *context)
         goto done;
     }
     py_poller_keep(poller);
+    set_loop(async, object);
     open_for_requests(async, poller);
     done = PyObject_CallMethod(module, "run", "O", object);
     Py_XDECREF(done);
@@ -158,6 +216,7 @@ static void run_loop(py_context *context)
     if (done == NULL) {
         PyErr_WriteUnraisable(object);
     }
+    set_loop(async, NULL);
     done = PyObject_CallMethod(module, "close", "O", object);
     if (done == NULL) {
         PyErr_WriteUnraisable(object);

@@ -12,6 +12,9 @@ void *py_async_main(void *arg);
 /* Runs py_async.leave on the loop. */
 int py_async_run_leave(py_event *event, py_loop *loop);
 
+/* Interrupts the task that holds up the loop if it descends from a request that is to stop. Attached. */
+bool py_async_free_loop(py_context *context);
+
 /* loop_start(Context) -> ok | noproc | stopped | system_limit */
 PY_NIF(loop_start_nif);
 /* loop_stop(Context, Ref, DrainMs) -> ok | not_started, then {Ref, ok} when it has ended */

@@ -364,10 +364,30 @@ PyObject *py_driver_coroutine(py_state *st, PyObject *value)
     return PyObject_CallOneArg(st->driver.wrap, value);
 }
 
+PyObject *py_driver_context(py_state *st, py_request *req)
+{
+    PyObject *context = PyContext_CopyCurrent(), *serial, *token = NULL;
+
+    if (context == NULL || PyContext_Enter(context) < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    serial = PyLong_FromUnsignedLongLong(req->serial);
+    if (serial != NULL) {
+        token = PyContextVar_Set(st->driver.request_var, serial);
+        Py_DECREF(serial);
+    }
+    if (PyContext_Exit(context) < 0 || token == NULL) {
+        Py_CLEAR(context);
+    }
+    Py_XDECREF(token);
+    return context;
+}
+
 /* The request calls its target: a result, or a coroutine that goes on. True when it is over. */
 static bool run_call(py_state *st, py_loop *loop, py_request *req, PyObject **driver)
 {
-    PyObject *context = PyContext_CopyCurrent(), *value = NULL, *coro = NULL;
+    PyObject *context = py_driver_context(st, req), *value = NULL, *coro = NULL;
 
     if (context != NULL && PyContext_Enter(context) == 0) {
         value = req->start;
@@ -461,15 +481,16 @@ int py_driver_prepare(py_state *st)
 
 int py_driver_init(PyObject *module, py_state *st)
 {
+    st->driver.request_var = PyContextVar_New("erlang.request", NULL);
     st->driver.str_cancel = PyUnicode_InternFromString("cancel");
     st->driver.type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &driver_spec, NULL);
-    if (st->driver.str_cancel == NULL || st->driver.type == NULL) {
+    if (st->driver.request_var == NULL || st->driver.str_cancel == NULL || st->driver.type == NULL) {
         return -1;
     }
     return PyModule_AddType(module, st->driver.type);
 }
 
-#define DRIVER_OBJECTS(O) O(type) O(task) O(task_kwnames) O(cancelled_error) O(wrap) O(str_cancel)
+#define DRIVER_OBJECTS(O) O(type) O(task) O(task_kwnames) O(cancelled_error) O(wrap) O(request_var) O(str_cancel)
 
 int py_driver_traverse(py_state *st, visitproc visit, void *arg)
 {

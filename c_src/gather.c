@@ -16,6 +16,7 @@
 struct py_gather {
     py_request *req;
     py_loop *loop;         /* it runs while there are children */
+    PyObject *context;     /* what theirs are copies of */
     ERL_NIF_TERM *results; /* in req->env */
     PyObject **drivers;    /* of children that have not ended */
     ERL_NIF_TERM rest;     /* specs not yet started */
@@ -42,6 +43,7 @@ static void gather_free(py_gather *g)
             Py_DECREF(g->drivers[i]);
         }
     }
+    Py_XDECREF(g->context);
     PyMem_Free(g->drivers);
     PyMem_Free(g->results);
     PyMem_Free(g->failures);
@@ -58,7 +60,8 @@ static py_gather *gather_new(py_request *req, py_loop *loop, unsigned n, unsigne
     g->results = PyMem_Calloc(n + 1, sizeof *g->results);
     g->drivers = PyMem_Calloc(n + 1, sizeof *g->drivers);
     g->failures = PyMem_Calloc(n + 1, sizeof *g->failures);
-    if (g->results == NULL || g->drivers == NULL || g->failures == NULL) {
+    g->context = py_driver_context(py_loop_state(loop), req);
+    if (g->context == NULL || g->results == NULL || g->drivers == NULL || g->failures == NULL) {
         gather_free(g);
         return NULL;
     }
@@ -194,7 +197,7 @@ static void start_child(py_gather *g, py_request *child)
 {
     py_state *st = py_loop_state(g->loop);
     unsigned index = g->next++;
-    PyObject *context = PyContext_CopyCurrent(), *value = NULL, *coro = NULL, *driver = NULL;
+    PyObject *context = PyContext_Copy(g->context), *value = NULL, *coro = NULL, *driver = NULL;
 
     g->running++;
     if (context != NULL && read_spec(g, child) && PyContext_Enter(context) == 0) {

@@ -23,6 +23,7 @@ all() ->
         deadline_stops_a_coroutine,
         deadline_stops_a_spinning_coroutine,
         deadline_stops_a_spinning_plain_function,
+        deadline_stops_a_spinning_task_of_the_request,
         deadline_answers_when_the_loop_is_stuck,
         swallowed_cancel_is_abandoned,
         callers_death_cancels,
@@ -106,6 +107,14 @@ fixture() ->
     "async def spin():\n"
     "    seen.append('began')\n"
     "    while True: pass\n"
+    "async def spin_in_a_task():\n"
+    "    async def child():\n"
+    "        try:\n"
+    "            await spin()\n"
+    "        except BaseException as e:\n"
+    "            seen.append(type(e).__name__)\n"
+    "    task = asyncio.create_task(child())\n"
+    "    await asyncio.Event().wait()\n"
     "def spin_plain():\n"
     "    while True: pass\n"
     "async def stuck():\n"
@@ -275,6 +284,13 @@ deadline_stops_a_spinning_coroutine(_) ->
 deadline_stops_a_spinning_plain_function(_) ->
     {error, timeout} = py:async_gather([{async_fixture, spin_plain, []}, {async_fixture, noop, [1]}], #{timeout => 20}),
     {ok, 1} = call(noop, [1]).
+
+%% The request waits; the task it has started is what holds up the loop.
+deadline_stops_a_spinning_task_of_the_request(_) ->
+    {error, Why} = py:async_gather([{async_fixture, spin_in_a_task, []}], #{timeout => 20}),
+    ?assert(lists:member(Why, [timeout, {timeout, abandoned}])),
+    {ok, 1} = call(noop, [1]),
+    wait_seen(<<"Interrupted">>).
 
 deadline_answers_when_the_loop_is_stuck(_) ->
     {error, {timeout, abandoned}} = py:async_gather([{async_fixture, stuck, []}, {async_fixture, noop, [1]}], #{timeout => 20}),

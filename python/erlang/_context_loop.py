@@ -11,6 +11,7 @@ import logging
 import operator
 import types
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import Any
 
 from _erlang import Driver
@@ -112,3 +113,9 @@ def is_async(target: Any, function: str, namespace: dict[str, Any]) -> bool:
     if not inspect.isroutine(found):
         found = vars(type(found)).get("__call__")
     return inspect.iscoroutinefunction(found)
+
+
+def holder(loop: ContextLoop, request: ContextVar[int]) -> int | None:
+    """The request that the loop's current task descends from. Asked from another thread, when a step does not end."""
+    task = asyncio.current_task(loop)
+    return None if task is None else task.get_context().get(request)
