@@ -15,6 +15,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 
+def beam_loop() -> asyncio.AbstractEventLoop:
+    """A loop for `uvicorn --loop` whose fds and timers are the emulator's."""
+    import erlang
+
+    return erlang.new_event_loop(backend="beam")
+
+
 class Careful(BaseHTTPMiddleware):
     """What many applications have: an error of any kind becomes an answer."""
 

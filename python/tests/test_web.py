@@ -20,6 +20,7 @@ uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 ERLPY = [sys.executable, "--loop", "erlang:new_event_loop"]
+ERLPY_BEAM = [sys.executable, "--loop", "_web_app:beam_loop"]
 PYTHON = [f"{sys.prefix}/bin/python", "--loop", "asyncio"]
 
 pytestmark = pytest.mark.skipif(Path(sys.executable).name != "erlpy", reason="for erlpy -m pytest")
@@ -73,8 +74,9 @@ def programs() -> Iterator[list[Program]]:
         program.process.stdout.close()
 
 
-def test_answers(programs: list[Program]) -> None:
-    programs.append(server := Program(ERLPY))
+@pytest.mark.parametrize("command", [ERLPY, ERLPY_BEAM], ids=["native", "beam"])
+def test_answers(programs: list[Program], command: list[str]) -> None:
+    programs.append(server := Program(command))
 
     async def main() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
@@ -102,12 +104,12 @@ def test_calls_erlang(programs: list[Program]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_gracefully(programs: list[Program], number: signal.Signals) -> None:
     ends = []
-    for command in (ERLPY, PYTHON):
+    for command in (ERLPY, ERLPY_BEAM, PYTHON):
         programs.append(server := Program(command))
         assert httpx.get(f"{server.url}/numbers/3", timeout=60).text == "0\n1\n2\n"
         server.send_signal(number)
         ends.append((server.ended(), re.sub(r"\d+", "N", server.output)))
-    assert ends[0] == ends[1]
+    assert ends[0] == ends[1] == ends[2]
     assert "lifespan begins" in ends[0][1]
     assert "lifespan ends" in ends[0][1]
     assert "Traceback" not in ends[0][1]
