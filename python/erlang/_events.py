@@ -239,8 +239,7 @@ class Events:
         if env is not None:
             options[Atom("env")] = dict(env)
         self.port.send((Atom("py_open"), number, os.fspath(program), list(args), options))
-        transport._pid = await transport._opened
-        protocol.connection_made(transport)
+        await transport._opened
         return transport, protocol
 
 
@@ -455,7 +454,7 @@ class ProgramTransport(_Channel, asyncio.SubprocessTransport):
         super().__init__(events, number, protocol, {})
         self._pid = pid
         self._returncode: int | None = None
-        self._opened: asyncio.Future[int | None] | None = None
+        self._opened: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[int | None]] = []
         self._pipes: dict[int, asyncio.BaseTransport] = {0: _InputPipe(self), 1: _OutputPipe(self)}
         self._backlog: deque[tuple[int, Any]] = deque()
@@ -464,7 +463,9 @@ class ProgramTransport(_Channel, asyncio.SubprocessTransport):
     def _event(self, kind: int, data: Any) -> None:
         if self._opened is not None and not self._opened.done():
             if kind == _WRITE:
-                self._opened.set_result(data[1])
+                self._pid = data[1]
+                self._deliver(self._protocol.connection_made, self)  # here, as output may come with the next event
+                self._opened.set_result(None)
             else:
                 self._lost = self._closing = True
                 self._events._channels.pop(self._id, None)
