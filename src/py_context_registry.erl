@@ -17,7 +17,7 @@
 -export([handle_cast/2]).
 -export([handle_info/2]).
 
--define(DEFAULT_KEY, {py_context, default}).
+-define(DEFAULT_KEY, ?MODULE). %% an atom: half the time of a tuple to look up
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->

@@ -21,7 +21,7 @@
 -type hook() :: fun((event(), Measurements :: #{atom() => integer()}, Metadata :: #{atom() => term()}) -> term()).
 -type times() :: {QueueNs :: non_neg_integer(), RunNs :: non_neg_integer(), GilNs :: non_neg_integer()} | none.
 
--define(KEY, {?MODULE, hook}).
+-define(KEY, ?MODULE).
 -define(CHAIN, '$py_chain').
 
 %% Sends every event to telemetry:execute/3.
