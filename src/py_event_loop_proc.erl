@@ -133,7 +133,7 @@ forward(Port, Loop) ->
 
 %% ---- the process ----
 
--spec start_link(py_nif:event_port()) -> {ok, pid()} | {error, term()} | ignore.
+-spec start_link(py_nif:event_port()) -> {ok, pid()} | ignore.
 start_link(Port) ->
     gen_server:start_link(?MODULE, Port, []).
 

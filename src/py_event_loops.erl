@@ -30,7 +30,10 @@ handle_cast(_Cast, State) ->
 %% An event process that dies is the loop's to notice: it asks for another one when it needs it.
 -spec handle_info(term(), []) -> {noreply, []}.
 handle_info({start, Port}, State) ->
-    {ok, _} = py_event_loop_proc:start_link(Port),
+    case py_event_loop_proc:start_link(Port) of
+        {ok, _} -> ok;
+        ignore -> ok %% the loop was closed before it came to that
+    end,
     {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.

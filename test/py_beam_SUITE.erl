@@ -22,7 +22,8 @@ groups() ->
         fd_of_a_file_is_refused,
         connections_of_churn,
         cancelled_at_every_await,
-        many_loops
+        many_loops,
+        loops_that_are_closed_at_once
     ],
     [{native, Cases}, {beam, Cases ++ [event_process_dies, unknown_backend]}].
 
@@ -58,6 +59,8 @@ fixture() ->
     "def run(backend, function, *args):\n"
     "    with asyncio.Runner(loop_factory=lambda: erlang.new_event_loop(backend=backend)) as runner:\n"
     "        return runner.run(globals()[function](*args))\n"
+    "def open_and_close(backend, n):\n"
+    "    for _ in range(n): erlang.new_event_loop(backend=backend).close()\n"
     "async def timers(n):\n"
     "    loop = asyncio.get_running_loop()\n"
     "    early = []\n"
@@ -220,6 +223,10 @@ many_loops(Config) ->
     {ok, Before} = py:call(beam_fixture, fds, []),
     [{ok, [1, 2, 3, 4, 5]} = run(Config, in_order, []) || _ <- lists:seq(1, 20)],
     py_test_lib:eventually(fun() -> {ok, After} = py:call(beam_fixture, fds, []), true = After =< Before end).
+
+loops_that_are_closed_at_once(Config) ->
+    {ok, none} = py:call(beam_fixture, open_and_close, [proplists:get_value(backend, Config), 200]),
+    {ok, [1, 2, 3, 4, 5]} = run(Config, in_order, []).
 
 event_process_dies(Config) ->
     ok = application:set_env(erlang_python, callback_apply, [{erlang, exit, 2}]),
