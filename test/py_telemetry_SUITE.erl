@@ -77,7 +77,9 @@ a_failed_call_is_an_exception(_Config) ->
     attach(),
     {error, _} = py:call(math, sqrt, [-1.0]),
     {#{run_time := _}, #{kind := error, reason := {'ValueError', _}}} = event([erlang_python, call, exception]),
-    {error, {timeout, abandoned}} = py:call(time, sleep, [0.6], #{}, 50),
+    ok = py:exec(<<"import threading\nheld = threading.Lock()\nheld.acquire()">>),
+    {error, {timeout, abandoned}} = py:eval(<<"held.acquire()">>, #{}, 50),
+    ok = py:exec(<<"held.release()">>),
     {#{duration := _}, #{reason := {timeout, abandoned}}} = event([erlang_python, call, exception]).
 
 times_add_up(_Config) ->
