@@ -27,8 +27,6 @@ init_per_suite(Config) ->
             Demo = filename:join(root(filename:dirname(code:which(?MODULE))), "docs/demo"),
             {ok, Module, Binary} = compile:file(filename:join(Demo, "py_demo_http.erl"), [binary, return_errors]),
             {module, Module} = code:load_binary(Module, "py_demo_http.erl", Binary),
-            ok = py_demo_http:start(Demo),
-            ok = py_demo_http:stop(),
             _ = py_test_lib:module(Started, "web_fixture", fixture()),
             [{demo, Demo} | Started];
         {error, _} ->
@@ -39,11 +37,10 @@ end_per_suite(Config) ->
     py_test_lib:stop(Config).
 
 init_per_testcase(_Case, Config) ->
-    ok = py_demo_http:start(proplists:get_value(demo, Config)),
-    Config.
+    [{Name, py_demo_http:start(proplists:get_value(demo, Config), Name)} || Name <- [web_server, web_client]] ++ Config.
 
 end_per_testcase(_Case, _Config) ->
-    ok = py_demo_http:stop(),
+    [ok = py_context:stop(py:context(Name)) || Name <- [web_server, web_client]],
     py_test_lib:no_messages().
 
 %% The checkout: up from where the suite was compiled to.
@@ -71,11 +68,11 @@ fixture() ->
 
 %% round/3 checks every answer, and what the calls beside them give.
 requests_over_tcp(Config) ->
-    _ = py_demo_http:round(tcp, 500, proplists:get_value(priv_dir, Config)),
+    [_ = py_demo_http:round(tcp, 500, proplists:get_value(priv_dir, Config), Both) || Both <- contexts()],
     ok.
 
 requests_over_tls(Config) ->
-    _ = py_demo_http:round(tls, 500, proplists:get_value(priv_dir, Config)),
+    [_ = py_demo_http:round(tls, 500, proplists:get_value(priv_dir, Config), Both) || Both <- contexts()],
     ok.
 
 %% Requests that the server never answers: one deadline ends all of them, and their connections.
@@ -111,5 +108,10 @@ opened() ->
     {ok, none} = await(web_client, Client, open, []),
     {Server, Client}.
 
+%% Server and client on two loops, and on one.
+contexts() ->
+    Server = py:context(web_server),
+    [{Server, py:context(web_client)}, {Server, Server}].
+
 await(Name, Object, Method, Args) ->
-    py:async_await(py:async_call(py:context(Name), Object, Method, Args)).
+    py_demo_http:await(py:context(Name), {Object, Method}, Args).

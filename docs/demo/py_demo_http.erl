@@ -1,12 +1,12 @@
-%% The demonstration of the loop: an aiohttp server and an aiohttp client inside this VM, each on the event loop of a
+%% The demonstration of the loop: an aiohttp server and an aiohttp client inside this VM, both on the event loop of a
 %% context. Erlang drives 10,000 requests over TCP and 10,000 over TLS by py:async_gather and checks every answer;
 %% other processes call Python by py:call all the while.
 -module(py_demo_http).
 
 -export([run/1]).
--export([start/1]).
--export([round/3]).
--export([stop/0]).
+-export([start/2]).
+-export([await/3]).
+-export([round/4]).
 -export([certificate/2]).
 
 -define(REQUESTS, 10000).
@@ -28,44 +28,37 @@ run(Dir) ->
     Temporary = filename:join("/tmp", "py_demo_http_" ++ os:getpid()),
     ok = filelib:ensure_path(Temporary),
     try
-        ok = start(Dir),
-        {ok, Using} = py:call(py:context(web_client), demo_http, versions, []),
-        io:format("~ts. The server and the client are contexts of this VM, each with its loop.~n", [Using]),
+        Context = start(Dir, web),
+        {ok, Using} = py:call(Context, demo_http, versions, []),
+        io:format("~ts. The server and the client are in this VM, on the loop of a context.~n", [Using]),
         io:format("~b requests over TCP, ~b over TLS, ~b at once; ~b processes call Python meanwhile.~n~n", [
             ?REQUESTS, ?REQUESTS, ?AT_ONCE, ?CALLERS
         ]),
-        show([round(tcp, ?REQUESTS, Temporary), round(tls, ?REQUESTS, Temporary)]),
-        stop()
+        show([round(Over, ?REQUESTS, Temporary, {Context, Context}) || Over <- [tcp, tls]]),
+        py_context:stop(Context)
     after
         file:del_dir_r(Temporary)
     end.
 
-%% The two contexts.
--spec start(file:filename()) -> ok.
-start(Dir) ->
-    Options = #{sys_path => [Dir], preload => [demo_http]},
-    {ok, _} = py_context:start(Options#{name => web_server}),
-    {ok, _} = py_context:start(Options#{name => web_client}),
-    ok.
+-spec start(file:filename(), atom()) -> pid().
+start(Dir, Name) ->
+    {ok, Context} = py_context:start(#{name => Name, sys_path => [Dir], preload => [demo_http]}),
+    Context.
 
--spec stop() -> ok.
-stop() ->
-    lists:foreach(fun(Name) -> py_context:stop(py:context(Name)) end, [web_client, web_server]).
-
-%% A server, a client and Requests requests between them.
--spec round(tcp | tls, pos_integer(), file:filename()) -> #round{}.
-round(Over, Requests, Temporary) ->
+%% A server on one context's loop, a client on another's or the same, and Requests requests between them.
+-spec round(tcp | tls, pos_integer(), file:filename(), {pid(), pid()}) -> #round{}.
+round(Over, Requests, Temporary, {ServerContext, ClientContext}) ->
     {Key, Root} = certificate(Over, Temporary),
-    {ok, Server} = py:call(py:context(web_server), demo_http, 'Server', []),
-    {ok, Port} = await(web_server, Server, start, [Key]),
-    {ok, Client} = py:call(py:context(web_client), demo_http, 'Client', [Port, Root]),
-    {ok, none} = await(web_client, Client, open, []),
+    {ok, Server} = py:call(ServerContext, demo_http, 'Server', []),
+    {ok, Port} = await(ServerContext, {Server, start}, [Key]),
+    {ok, Client} = py:call(ClientContext, demo_http, 'Client', [Port, Root]),
+    {ok, none} = await(ClientContext, {Client, open}, []),
     Callers = [spawn_monitor(fun() -> call(I, []) end) || I <- lists:seq(1, ?CALLERS)],
     Bodies = [{N, body(N)} || N <- lists:seq(1, Requests)],
     Watcher = spawn_link(fun() -> watch(Over, Server, Requests) end),
     Start = erlang:monotonic_time(microsecond),
     {ok, Answers} = py:async_gather(
-        py:context(web_client),
+        ClientContext,
         [{Client, digest, [N, {bytes, Body}]} || {N, Body} <- Bodies],
         #{concurrency => ?AT_ONCE, timeout => ?TIMEOUT_MS, on_error => stop}
     ),
@@ -75,13 +68,14 @@ round(Over, Requests, Temporary) ->
     ok = check(Bodies, Answers),
     Calls = lists:append([stop_caller(Caller) || Caller <- Callers]),
     {ok, Requests} = py:call(Server, count, []),
-    {ok, none} = await(web_client, Client, close, []),
-    {ok, none} = await(web_server, Server, stop, []),
+    {ok, none} = await(ClientContext, {Client, close}, []),
+    {ok, none} = await(ServerContext, {Server, stop}, []),
     #round{over = Over, requests = Requests, us = Us, calls = Calls}.
 
--spec await(atom(), py:ref(), atom(), [term()]) -> py:result().
-await(Name, Object, Method, Args) ->
-    py:async_await(py:async_call(py:context(Name), Object, Method, Args)).
+%% Awaits a method of an object of the context.
+-spec await(pid(), {py:ref(), atom()}, [term()]) -> py:result().
+await(Context, {Object, Method}, Args) ->
+    py:async_await(py:async_call(Context, Object, Method, Args)).
 
 %% What request N sends: up to 8 KiB.
 -spec body(pos_integer()) -> binary().
