@@ -32,10 +32,7 @@ init_table() ->
 %% Enters the calling process, unless another living context has that name.
 -spec add(py_nif:context(), atom()) -> ok | {error, {already_started, pid()}}.
 add(Handle, Name) ->
-    case gen_server:call(?MODULE, {add, self(), Handle, Name}, infinity) of
-        ok when Name =:= default -> persistent_term:put(?DEFAULT_KEY, {self(), Handle});
-        Result -> Result
-    end.
+    gen_server:call(?MODULE, {add, self(), Handle, Name}, infinity).
 
 -spec remove(pid()) -> ok.
 remove(Context) ->
@@ -85,10 +82,16 @@ handle_call({add, Context, Handle, Name}, _From, State) ->
         undefined ->
             _ = erlang:monitor(process, Context),
             true = ets:insert(?MODULE, {Context, Handle, Name}),
+            %% here, where the one that died is removed, or that could take the new one away
+            ok = set_default(Name, {Context, Handle}),
             {reply, ok, State, hibernate};
         Other ->
             {reply, {error, {already_started, Other}}, State, hibernate}
     end.
+
+-spec set_default(atom(), {pid(), py_nif:context()}) -> ok.
+set_default(default, Default) -> persistent_term:put(?DEFAULT_KEY, Default);
+set_default(_, _) -> ok.
 
 -spec handle_cast(term(), no_state) -> {noreply, no_state}.
 handle_cast(_Cast, State) ->

@@ -215,7 +215,7 @@ message({py_failed, Id, Reason}, State, Events) ->
 message({py_closed, Id}, #state{by_id = Channels} = State, Events) ->
     case Channels of
         #{Id := Channel} ->
-            close(Channel),
+            close_aside(Channel),
             {[{?SOCKET_CLOSED, Id, ended} | Events], remove(Channel, State)};
         _ ->
             {Events, State}
@@ -288,7 +288,7 @@ from_python(py_attached, Id, Answer, #state{waiting = Waiting, by_id = Channels}
         {ok, _} ->
             {Events, Next};
         {_, #{Id := Channel}} ->
-            close(Channel),
+            close_aside(Channel),
             {Events, remove(Channel, Next)};
         _ ->
             {Events, Next}
@@ -319,7 +319,7 @@ channel(py_end, _, #channel{writer = Writer}, State, Events) ->
     {Events, State};
 channel(py_abort, _, Channel, State, Events) ->
     exit(Channel#channel.writer, kill),
-    close(Channel),
+    close_aside(Channel),
     {Events, remove(Channel, State)}.
 
 %% A program that Python starts: its transport is there already.
@@ -361,6 +361,14 @@ add(#channel{id = Id, handle = Handle} = Channel, #state{by_id = Ids, by_handle 
 -spec remove(#channel{}, #state{}) -> #state{}.
 remove(#channel{id = Id, handle = Handle}, #state{by_id = Ids, by_handle = Handles} = State) ->
     State#state{by_id = maps:remove(Id, Ids), by_handle = maps:remove(Handle, Handles)}.
+
+%% A socket is closed by a process of its own, as that waits until the peer has taken what the emulator holds.
+-spec close_aside(#channel{}) -> ok.
+close_aside(#channel{kind = tcp} = Channel) ->
+    _ = spawn(fun() -> close(Channel) end),
+    ok;
+close_aside(Channel) ->
+    close(Channel).
 
 -spec close(#channel{}) -> ok.
 close(#channel{kind = port, handle = Port, writer = Writer}) ->
