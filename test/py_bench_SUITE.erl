@@ -11,6 +11,7 @@
 -export([single_benches_give_rates/1]).
 -export([json_is_read_back_and_compared/1]).
 -export([a_wrong_answer_fails_the_bench/1]).
+-export([the_table_shows_all_magnitudes/1]).
 
 -spec suite() -> [{timetrap, {minutes, pos_integer()}}].
 suite() ->
@@ -70,3 +71,6 @@ a_wrong_answer_fails_the_bench(_Config) ->
         catch
             error:Why -> Why
         end.
+
+the_table_shows_all_magnitudes(_Config) ->
+    ok = py_unified_bench:table([{<<"ns">>, [[5.0e-8]]}, {<<"us">>, [[5.0e-6]]}, {<<"ms">>, [[0.5]]}, {<<"x_unfairness">>, [[1.5]]}], []).

@@ -18,6 +18,7 @@
 -export([compare/2]).
 -export([in_vm/2]).
 -export([write_json/2]).
+-export([table/2]).
 
 -type group() :: calls | payloads | async | streams | callbacks | loops | others.
 -type options() :: #{groups => [group()], samples => pos_integer(), vms => pos_integer(), json => file:filename()}.
@@ -134,7 +135,7 @@ is_ratio(Name) ->
     binary:longest_common_suffix([Name, <<"unfairness">>]) =:= byte_size(<<"unfairness">>).
 
 -spec time(float()) -> string().
-time(S) when S < 1.0e-6 -> lists:flatten(io_lib:format("~.0f ns", [S * 1.0e9]));
+time(S) when S < 1.0e-6 -> lists:flatten(io_lib:format("~.1f ns", [S * 1.0e9]));
 time(S) when S < 1.0e-3 -> lists:flatten(io_lib:format("~.2f us", [S * 1.0e6]));
 time(S) -> lists:flatten(io_lib:format("~.2f ms", [S * 1.0e3])).
 
