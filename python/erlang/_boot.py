@@ -13,6 +13,8 @@ def boot() -> None:
     import threading  # the thread that imports it first is its main thread
 
     assert threading.current_thread() is threading.main_thread()
+    # Python knows our workers as dummies, which are daemons, and so would be every thread that is started on one.
+    setattr(threading._DummyThread, "daemon", False)  # noqa: B010 (a property that mypy knows as such)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     sys.argv = [""]
     from erlang import _io, _logging
@@ -30,7 +32,7 @@ def _end_threads() -> None:
             call()
         here = (threading.current_thread(), threading.main_thread())
         for thread in threading.enumerate():
-            if not thread.daemon and thread not in here:
+            if not (thread.daemon or thread in here or isinstance(thread, threading._DummyThread)):
                 thread.join()
 
     waiter = threading.Thread(target=wait, name="erlang-end", daemon=True)
