@@ -190,7 +190,7 @@ stop_waits_for_threads_that_end(Config) ->
         ?START,
         "ok = py:exec(<<\"import os, threading, time\\n"
         "def save():\\n    time.sleep(0.3)\\n    os.write(1, b'saved\\\\n')\\n"
-        "threading.Thread(target=save).start()\\n\">>),"
+        "saver = threading.Thread(target=save)\\nassert not saver.daemon\\nsaver.start()\\n\">>),"
         "init:stop(7)."
     ]),
     ?assertMatch({_, _}, binary:match(Output, <<"saved">>), Output).
