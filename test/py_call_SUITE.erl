@@ -373,7 +373,7 @@ version_and_info(_) ->
     {0, _} = binary:match(Version, P),
     ?assertEqual(list_to_binary(erlang:system_info(otp_release)), Otp),
     py_test_lib:eventually(fun() ->
-        _ = [erlang:garbage_collect(P) || P <- processes()],
+        _ = [erlang:garbage_collect(Pid) || Pid <- processes()],
         #{contexts := N, running_contexts := Running} = py:info(),
         ?assertEqual(N, length(Running))
     end),
