@@ -145,7 +145,8 @@ static PyObject *use_poller(PyObject *self, PyObject *const *args, Py_ssize_t na
         if (spin_us > 1000000)
             spin_us = 1000000;
     }
-    if (nargs == 3 && args[2] == Py_True && (beam = py_beam_new()) == NULL)
+    /* A forked child has no emulator. */
+    if (nargs == 3 && args[2] == Py_True && !py_forked && (beam = py_beam_new()) == NULL)
         return PyErr_NoMemory();
     loop->poller = py_poller_new(beam == NULL ? NULL : &py_beam_ops, beam, (int)(spin_us < 0 ? -1 : spin_us));
     if (loop->poller == NULL) {
@@ -157,7 +158,7 @@ static PyObject *use_poller(PyObject *self, PyObject *const *args, Py_ssize_t na
     Py_XSETREF(loop->own_selector, Py_NewRef(args[0]));
     Py_XSETREF(loop->selector, Py_NewRef(args[0]));
     loop->native = true;
-    Py_RETURN_NONE;
+    return PyBool_FromLong(beam != NULL);
 }
 
 static PyObject *close_poller(PyObject *self, PyObject *Py_UNUSED(ignored))

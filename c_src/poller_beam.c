@@ -100,7 +100,7 @@ static void watch_end(watch *w)
 
     pthread_mutex_lock(&w->lock);
     w->stopped = true;
-    if (!w->selected || enif_select(env, w->fd, ERL_NIF_SELECT_STOP, w, NULL, py_atoms.undefined) < 0) {
+    if (!w->selected || py_forked || enif_select(env, w->fd, ERL_NIF_SELECT_STOP, w, NULL, py_atoms.undefined) < 0) {
         watch_close(w);
     }
     pthread_mutex_unlock(&w->lock);

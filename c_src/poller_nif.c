@@ -269,7 +269,7 @@ static bool ask_for_process(py_event_port *p)
     ERL_NIF_TERM message;
     bool sent = false;
 
-    if (enif_whereis_pid(NULL, enif_make_atom(env, "py_event_loops"), &manager)) {
+    if (!py_forked && enif_whereis_pid(NULL, enif_make_atom(env, "py_event_loops"), &manager)) {
         message = enif_make_tuple2(env, py_atoms.start, enif_make_resource(env, p));
         sent = enif_send(NULL, &manager, env, message);
     }
@@ -326,7 +326,7 @@ void py_event_port_send(py_event_port *p, ErlNifEnv *env, ERL_NIF_TERM term)
     bool attached;
 
     pthread_mutex_lock(&p->lock);
-    attached = p->attached;
+    attached = p->attached && !py_forked;
     pid = p->pid;
     if (!attached && !p->closed) {
         if (p->early == NULL) {
@@ -380,7 +380,7 @@ static PyObject *face_close(PyObject *self, PyObject *ignored)
     p->face = NULL;
     p->beam = NULL;
     pthread_mutex_lock(&p->lock);
-    attached = p->attached && !p->closed;
+    attached = p->attached && !p->closed && !py_forked;
     p->closed = true;
     pid = p->pid;
     pthread_mutex_unlock(&p->lock);

@@ -59,7 +59,7 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
         self._on_poller = selector is None
         if selector is None:
             selector = PollerSelector(self)
-            self._use_poller(selector, spin_us, self._on_beam)
+            self._on_beam = self._use_poller(selector, spin_us, self._on_beam)  # not in a forked child
         super().__init__(selector)
         _loops.add(self)
         if self._on_beam:
