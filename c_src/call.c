@@ -92,7 +92,8 @@ void py_call_clear(py_state *st)
     st->call.names = NULL;
 }
 
-/* An atom or UTF-8 binary as an interned exact str. */
+/* An atom or UTF-8 binary as an exact str. That of an atom is interned; binaries are without end, and 3.12 keeps what
+ * is interned for good. */
 static PyObject *name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const char *what)
 {
     char latin1[256];
@@ -114,7 +115,7 @@ static PyObject *name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const 
     } else {
         PyErr_Format(PyExc_TypeError, "%s must be an atom or a binary", what);
     }
-    if (name != NULL) {
+    if (name != NULL && enif_is_atom(env, term)) {
         PyUnicode_InternInPlace(&name);
     }
     return name;

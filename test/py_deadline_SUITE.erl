@@ -108,10 +108,16 @@ swallowing_loop_is_abandoned_and_still_stopped(Config) ->
     C = c(Config),
     ok = py:exec(C, <<
         "swallow = True\n"
-        "def swallows():\n"
+        "def spins():\n"
         "    while True:\n"
         "        try:\n"
         "            while True: pass\n"
+        "        except BaseException:\n"
+        "            if not swallow: raise\n"
+        "def swallows():\n" %% also what falls on spins() where it handles the one before
+        "    while True:\n"
+        "        try:\n"
+        "            spins()\n"
         "        except BaseException:\n"
         "            if not swallow: raise\n"
     >>),
