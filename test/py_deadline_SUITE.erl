@@ -80,7 +80,7 @@ context_of_one_thread_goes_on_after_each_write_off(_) ->
     Releases = [
         begin
             {{M, F, A}, Release} = py_test_lib:blocker(C),
-            {error, {timeout, abandoned}} = py:call(C, M, F, A, #{}, 1),
+            {error, {timeout, abandoned}} = py:call(C, M, F, A, #{}, 200),
             {ok, 4.0} = py:call(C, math, sqrt, [16]),
             #{workers := 1} = py_context:info(C),
             Release
