@@ -17,9 +17,9 @@ COLOURS = ("#9aa5b1", "#3e7cb1", "#d9822b", "#5c9e5c", "#a05195")
 
 
 def medians(path: Path) -> dict[str, float]:
-    """The median of each benchmark of a file, in seconds."""
+    """The median of each benchmark of a file that is a time, in seconds."""
     suite = pyperf.BenchmarkSuite.load(str(path))
-    return {bench.get_name(): bench.median() for bench in suite}
+    return {bench.get_name(): bench.median() for bench in suite if bench.get_unit() == "second"}
 
 
 def rate(seconds: float) -> str:
