@@ -210,12 +210,12 @@ async_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_lis
 
 -spec async_await(reference()) -> result().
 async_await(Ref) ->
-    await(Ref, ?TIMEOUT_MS).
+    async_await(Ref, ?TIMEOUT_MS).
 
 %% After Timeout ms the coroutine is cancelled and its reply will not come.
 -spec async_await(reference(), timeout()) -> result().
 async_await(Ref, Timeout) ->
-    await(Ref, Timeout).
+    py_async:await(Ref, Timeout).
 
 %% Cancels the coroutine: it gets CancelledError where it waits, and its await gives {error, cancelled}.
 -spec async_cancel(reference()) -> ok | {error, done}.

@@ -44,11 +44,12 @@ call(Handle, Module, Function, {Args, Kwargs}) ->
         ok -> ok;
         Error -> self() ! {Ref, Error}, ok
     end,
+    ok = py_telemetry:pending(Ref, #{operation => async_call, module => Module, function => Function}),
     Ref.
 
 -spec await(reference(), timeout()) -> py:result().
 await(Ref, Timeout) ->
-    py_request:await(Ref, Timeout).
+    py_telemetry:awaited(Ref, py_request:await(Ref, Timeout)).
 
 %% The coroutine gets CancelledError where it waits; the reply is {error, cancelled} unless it had ended before.
 -spec cancel(reference()) -> ok | {error, done}.
@@ -71,9 +72,21 @@ gather(Handle, Specs, Options) ->
             infinity -> 0;
             N -> N
         end,
-    Ref = make_ref(),
     Timeout = maps:get(timeout, Options, ?TIMEOUT_MS),
     Flags = ?LOOP bor ?GATHER bor bytes(Options),
+    Gather = fun() -> gather(Handle, Specs, OnError, Concurrency, Timeout, Flags) end,
+    case py_telemetry:hook() of
+        undefined ->
+            Gather();
+        Hook ->
+            Meta = #{operation => gather, count => length(Specs)},
+            py_telemetry:request(Hook, async_call, Meta, fun() -> {Gather(), none} end)
+    end.
+
+-spec gather(py_nif:context() | undefined, [spec()], collect | stop, non_neg_integer(), timeout(), integer()) ->
+    gather_result().
+gather(Handle, Specs, OnError, Concurrency, Timeout, Flags) ->
+    Ref = make_ref(),
     case py_request:submit(Handle, Ref, call, OnError, Concurrency, Specs, [], Timeout, Flags) of
         ok ->
             receive

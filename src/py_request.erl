@@ -43,7 +43,7 @@ run(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
             end;
         Hook ->
             Meta = #{operation => Op, module => shown(Op, Target), function => Function},
-            py_telemetry:call(Hook, Meta, fun() ->
+            py_telemetry:request(Hook, call, Meta, fun() ->
                 run_timed(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags bor ?TIMED)
             end)
     end.

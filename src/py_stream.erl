@@ -29,7 +29,9 @@ start(undefined, _Module, _Function, _Args, _Kwargs, _Options) ->
 start(Handle, Module, Function, Args, Kwargs, Options) ->
     {Credit, Flags} = parse(Options),
     case py_nif:stream_start(Handle, 0, Module, Function, Args, Kwargs, Credit, Flags) of
-        {ok, Ref} -> {ok, Ref};
+        {ok, Ref} ->
+            ok = py_telemetry:started(stream, #{operation => stream, module => Module, function => Function}),
+            {ok, Ref};
         Reason -> {error, Reason}
     end.
 

@@ -1,7 +1,7 @@
 %% Events in the shape of `telemetry`, and W3C trace context. Nothing is measured or sent until attach/0,1.
 %%
-%% Events are [erlang_python, What, start | stop | exception], What being call, callback or span (async calls and streams
-%% count as calls). Measurements: monotonic_time and system_time at the start; duration, and for a call queue_time,
+%% Events are [erlang_python, What, start | stop | exception], What being call, async_call, stream, callback or span. A
+%% gather is one async_call. Measurements: monotonic_time and system_time at the start; duration, and for a call queue_time,
 %% run_time and gil_time, at the end; all in native units. See docs/telemetry.md.
 -module(py_telemetry).
 
@@ -9,7 +9,10 @@
 -export([attach/1]).
 -export([detach/0]).
 -export([hook/0]).
--export([call/3]).
+-export([request/4]).
+-export([pending/2]).
+-export([awaited/2]).
+-export([started/2]).
 -export([span/3]).
 -export([span_ended/3]).
 -export([with_traceparent/2]).
@@ -49,17 +52,58 @@ hook() ->
     persistent_term:get(?KEY, undefined).
 
 %% A request with its events: Request gives the reply and where its time went.
--spec call(hook(), #{atom() => term()}, fun(() -> {Reply, times()})) -> Reply.
-call(Hook, Metadata, Request) ->
+-spec request(hook(), call | async_call, #{atom() => term()}, fun(() -> {Reply, times()})) -> Reply.
+request(Hook, What, Metadata, Request) ->
     Meta = traced(Metadata),
-    Start = started(Hook, call, Meta),
+    Start = started(Hook, What, Meta),
     {Reply, Times} = Request(),
+    ended(Hook, What, Meta, Start, Reply, Times),
+    Reply.
+
+%% An async call has been submitted; its end is when this process awaits it. What was submitted is kept in the process
+%% dictionary until then.
+-spec pending(reference(), #{atom() => term()}) -> ok.
+pending(Ref, Metadata) ->
+    case hook() of
+        undefined ->
+            ok;
+        Hook ->
+            Meta = traced(Metadata),
+            _ = put({?MODULE, Ref}, {started(Hook, async_call, Meta), Meta}),
+            ok
+    end.
+
+-spec awaited(reference(), Reply) -> Reply.
+awaited(Ref, Reply) ->
+    case hook() of
+        undefined ->
+            Reply;
+        Hook ->
+            case erase({?MODULE, Ref}) of
+                {Start, Meta} -> ended(Hook, async_call, Meta, Start, Reply, none);
+                undefined -> ok
+            end,
+            Reply
+    end.
+
+%% A stream has been started; its end is its last message.
+-spec started(stream, #{atom() => term()}) -> ok.
+started(What, Metadata) ->
+    case hook() of
+        undefined ->
+            ok;
+        Hook ->
+            _ = started(Hook, What, traced(Metadata)),
+            ok
+    end.
+
+-spec ended(hook(), atom(), #{atom() => term()}, integer(), term(), times()) -> term().
+ended(Hook, What, Meta, Start, Reply, Times) ->
     Measurements = maps:merge(#{duration => erlang:monotonic_time() - Start}, times(Times)),
     case Reply of
-        {error, Error} -> Hook([erlang_python, call, exception], Measurements, Meta#{kind => error, reason => Error});
-        _ -> Hook([erlang_python, call, stop], Measurements, Meta)
-    end,
-    Reply.
+        {error, Error} -> Hook([erlang_python, What, exception], Measurements, Meta#{kind => error, reason => Error});
+        _ -> Hook([erlang_python, What, stop], Measurements, Meta)
+    end.
 
 %% Runs Fun between the events of What, if anyone listens.
 -spec span(atom(), #{atom() => term()}, fun(() -> Result)) -> Result.

@@ -11,6 +11,7 @@
 -export([calls_have_start_and_stop/1]).
 -export([a_failed_call_is_an_exception/1]).
 -export([times_add_up/1]).
+-export([async_calls_and_streams_have_events/1]).
 -export([callbacks_have_events/1]).
 -export([nothing_is_sent_when_detached/1]).
 -export([a_traceparent_goes_there_and_back/1]).
@@ -88,6 +89,24 @@ times_add_up(_Config) ->
     {#{duration := Duration, queue_time := Queue, run_time := Run, gil_time := Gil}, _} = event([erlang_python, call, stop]),
     true = Run >= erlang:convert_time_unit(50, millisecond, native),
     true = Queue + Gil + Run =< Duration.
+
+async_calls_and_streams_have_events(_Config) ->
+    ok = py:exec(<<"async def later(x): return 1 // x\ndef numbers(n): yield from range(n)">>),
+    attach(),
+    Ref = py:async_call('__main__', later, [1]),
+    {#{system_time := _}, #{module := '__main__', function := later}} = event([erlang_python, async_call, start]),
+    {ok, 1} = py:async_await(Ref),
+    {#{duration := _}, #{function := later}} = event([erlang_python, async_call, stop]),
+    {error, {'ZeroDivisionError', _}} = py:async_await(py:async_call('__main__', later, [0])),
+    {_, #{reason := {'ZeroDivisionError', _}}} = event([erlang_python, async_call, exception]),
+    {ok, [1, 0]} = py:async_gather([{'__main__', later, [1]}, {'__main__', later, [2]}]),
+    {_, #{operation := gather, count := 2}} = event([erlang_python, async_call, stop]),
+    {ok, Stream} = py:stream_start('__main__', numbers, [1]),
+    {_, #{function := numbers}} = event([erlang_python, stream, start]),
+    receive
+        {py_stream, Stream, done} -> ok
+    end,
+    [] = [Key || {{py_telemetry, _} = Key, _} <- get()].
 
 callbacks_have_events(_Config) ->
     ok = py:register_function(double, fun(N) -> 2 * N end),
