@@ -124,7 +124,9 @@ def test_signal_waits_for_requests(programs: list[Program]) -> None:
         server.wait_for("Waiting for connections to close")
         assert next(received) == b"x" * 1000
     assert server.ended() == 0
-    assert server.output.index("stream closed") < server.output.index("lifespan ends")
+    # Starlette does not close the generator of a response that its client left: it goes with its task or with the loop.
+    assert "stream closed" in server.output
+    assert server.output.index("Waiting for connections to close") < server.output.index("lifespan ends")
 
 
 def test_both_ends_in_this_process() -> None:
