@@ -48,9 +48,13 @@ static void watch_close(watch *w)
 
 static void watch_dtor(ErlNifEnv *env, void *obj)
 {
+    watch *w = obj;
+
     (void)env;
-    watch_close(obj);
-    pthread_mutex_destroy(&((watch *)obj)->lock);
+    pthread_mutex_lock(&w->lock); /* after the last to use it, also for those who do not see the references counted */
+    pthread_mutex_unlock(&w->lock);
+    watch_close(w);
+    pthread_mutex_destroy(&w->lock);
 }
 
 static void watch_stop(ErlNifEnv *env, void *obj, ErlNifEvent event, int is_direct_call)
@@ -89,8 +93,10 @@ static watch *watch_new(py_beam *beam, int fd)
     w = enif_alloc_resource(watch_rtype, sizeof *w);
     memset(w, 0, sizeof *w);
     pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_lock(&w->lock); /* before the event process, which learns of it by a message */
     w->fd = copy;
     w->id = PY_BEAM_EVENT | (++beam->generation & 0x7fffffff) << 32 | (uint32_t)fd;
+    pthread_mutex_unlock(&w->lock);
     return w;
 }
 

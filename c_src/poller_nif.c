@@ -163,6 +163,8 @@ static void port_dtor(ErlNifEnv *env, void *obj)
     py_event_port *p = obj;
 
     (void)env;
+    pthread_mutex_lock(&p->lock); /* after the last to use it, also for those who do not see the references counted */
+    pthread_mutex_unlock(&p->lock);
     if (p->early != NULL) {
         enif_free_env(p->early);
     }
@@ -305,8 +307,10 @@ static PyObject *face_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     memset(p, 0, sizeof *p);
     pthread_mutex_init(&p->lock, NULL);
     py_poller_keep(poller);
+    pthread_mutex_lock(&p->lock);
     p->poller = poller;
     p->face = face;
+    pthread_mutex_unlock(&p->lock);
     face->port = p;
     face->owner = Py_NewRef(owner);
     if (!ask_for_process(p)) {
