@@ -163,6 +163,26 @@ static int encode_float(walk *w, PyObject *obj, ERL_NIF_TERM *out)
     return 0;
 }
 
+/* Item i, which is there, of an exact list. */
+static int encode_list_item(walk *w, PyObject *list, Py_ssize_t i, ERL_NIF_TERM *out)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *item = PyList_GetItemRef(list, i);
+    if (item == NULL) { /* another thread took items away */
+        PyErr_SetString(PyExc_RuntimeError, "list changed size while it was converted");
+        return -1;
+    }
+#else
+    PyObject *item = PyList_GET_ITEM(list, i);
+    if (Py_TYPE(item) == &PyLong_Type) /* runs no code: the list keeps it */
+        return encode_int(w, item, out);
+    Py_INCREF(item);
+#endif
+    int made = encode(w, item, out);
+    Py_DECREF(item);
+    return made;
+}
+
 static int encode_list(walk *w, PyObject *list, ERL_NIF_TERM *out)
 {
     Py_ssize_t n = PyList_GET_SIZE(list), i;
@@ -175,13 +195,8 @@ static int encode_list(walk *w, PyObject *list, ERL_NIF_TERM *out)
     if (!push(w, (size_t)n, &base))
         goto done;
     for (i = 0; i < n && PyList_GET_SIZE(list) == n; i++) {
-        PyObject *item = PyList_GetItemRef(list, i);
         ERL_NIF_TERM term;
-        if (PY_UNLIKELY(item == NULL))
-            break;
-        int made = encode(w, item, &term);
-        Py_DECREF(item);
-        if (PY_UNLIKELY(made < 0))
+        if (PY_UNLIKELY(encode_list_item(w, list, i, &term) < 0))
             goto pop;
         w->stack[base + (size_t)i] = term;
     }

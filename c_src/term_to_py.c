@@ -47,6 +47,8 @@ static void leave(walk *w)
     Py_LeaveRecursiveCall();
 }
 
+#define TEXT_HEAD 256 /* bytes that are looked at before a text is taken for ASCII */
+
 typedef uint64_t lane __attribute__((vector_size(16)));
 
 /* How many leading bytes are ASCII. */
@@ -71,6 +73,29 @@ static size_t ascii_prefix(const unsigned char *p, size_t n)
     }
     while (i < n && p[i] < 0x80)
         i++;
+    return i;
+}
+
+/* Copies bytes as long as they are ASCII; how many those were. One pass over a long text instead of two. */
+static size_t copy_ascii(unsigned char *to, const unsigned char *from, size_t n)
+{
+    size_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        lane a, b, c, d, all;
+        memcpy(&a, from + i, 16);
+        memcpy(&b, from + i + 16, 16);
+        memcpy(&c, from + i + 32, 16);
+        memcpy(&d, from + i + 48, 16);
+        all = a | b | c | d;
+        if ((all[0] | all[1]) & 0x8080808080808080u)
+            break;
+        memcpy(to + i, &a, 16);
+        memcpy(to + i + 16, &b, 16);
+        memcpy(to + i + 32, &c, 16);
+        memcpy(to + i + 48, &d, 16);
+    }
+    for (; i < n && from[i] < 0x80; i++)
+        to[i] = from[i];
     return i;
 }
 
@@ -120,12 +145,18 @@ static PyObject *decode_bytes(const ErlNifBinary *binary)
 
 static PyObject *decode_text(const ErlNifBinary *binary)
 {
-    size_t ascii = ascii_prefix(binary->data, binary->size);
-    if (PY_LIKELY(ascii == binary->size)) {
-        PyObject *text = PyUnicode_New((Py_ssize_t)ascii, 0x7f);
-        if (text != NULL && ascii != 0)
-            memcpy(PyUnicode_DATA(text), binary->data, ascii);
-        return text;
+    size_t head = binary->size < TEXT_HEAD ? binary->size : TEXT_HEAD;
+    size_t ascii = ascii_prefix(binary->data, head);
+    if (PY_LIKELY(ascii == head)) {
+        PyObject *text = PyUnicode_New((Py_ssize_t)binary->size, 0x7f);
+        if (text == NULL || binary->size == 0)
+            return text;
+        unsigned char *to = PyUnicode_DATA(text);
+        memcpy(to, binary->data, head);
+        ascii += copy_ascii(to + head, binary->data + head, binary->size - head);
+        if (PY_LIKELY(ascii == binary->size))
+            return text;
+        Py_DECREF(text);
     }
     if (is_utf8(binary->data + ascii, binary->size - ascii))
         return PyUnicode_DecodeUTF8((const char *)binary->data, (Py_ssize_t)binary->size, NULL);
@@ -190,14 +221,21 @@ static PyObject *decode_list(walk *w, ERL_NIF_TERM list)
 {
     unsigned length;
     ERL_NIF_TERM head;
+    ErlNifSInt64 value;
+    bool integers = false; /* the last item was one, so the next may be */
 
     if (PY_UNLIKELY(!enif_get_list_length(w->env, list, &length)))
         return decode_improper(w, list);
     if (!enter(w, length))
         return NULL;
-    PyObject *result = PyList_New((Py_ssize_t)length);
+    PyObject *result = PyList_New((Py_ssize_t)length), *item;
     for (Py_ssize_t i = 0; result != NULL && enif_get_list_cell(w->env, list, &head, &list); i++) {
-        PyObject *item = decode(w, head);
+        if (integers && enif_get_int64(w->env, head, &value)) {
+            item = PyLong_FromLongLong(value);
+        } else {
+            item = decode(w, head);
+            integers = item != NULL && PyLong_CheckExact(item);
+        }
         if (PY_UNLIKELY(item == NULL))
             Py_CLEAR(result);
         else
