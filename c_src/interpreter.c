@@ -51,7 +51,7 @@ void py_interp_drop_later(py_interp *interp, PyObject *obj)
     interp->drops[interp->drops_len++] = obj;
     first = atomic_fetch_add(&interp->drops_pending, 1) == 0;
     pthread_mutex_unlock(&interp->drop_lock);
-    if (first) {
+    if (first && !atomic_load(&interp->delaying)) {
         py_parker_wake(&interp->parker);
     }
 }
@@ -154,8 +154,11 @@ static void *janitor_main(void *arg)
         if (atomic_load(&interp->jobs_pending)) {
             py_parker_cancel(&interp->parker);
         } else if (atomic_load(&interp->drops_pending) != 0) {
-            /* Workers drop between requests; wait a little, so that a busy one gets there first and many go at once. */
+            /* Workers drop between requests; wait a little, so that a busy one gets there first and many go at once.
+             * Who drops meanwhile, a scheduler, need not wake us: we look again after `delaying` is false. */
+            atomic_store(&interp->delaying, true);
             py_parker_sleep(&interp->parker, DROP_DELAY_NS);
+            atomic_store(&interp->delaying, false);
         } else {
             py_parker_sleep(&interp->parker, PY_FOREVER);
             continue;

@@ -27,6 +27,7 @@ struct py_interp {
     PyObject **drops;
     size_t drops_len, drops_cap;
     _Atomic size_t drops_pending; /* a cheap look before taking the lock */
+    _Atomic bool delaying;        /* the janitor looks at the drops by itself soon */
 
     pthread_mutex_t jobs_lock;
     py_interp_job *jobs, **jobs_tail;
