@@ -539,7 +539,7 @@ PyObject *py_call_value(py_context *context, py_request *req)
     return result;
 }
 
-ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env)
+ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env, PyObject **rest)
 {
     py_state *st = context->interp->state;
     PyObject *result = py_call_value(context, req);
@@ -554,6 +554,10 @@ ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env)
     } else {
         term = py_call_error(st, req, env);
     }
-    Py_XDECREF(result);
+    if (!failed && (PyList_CheckExact(result) || PyDict_CheckExact(result))) {
+        *rest = result;
+    } else {
+        Py_XDECREF(result);
+    }
     return term;
 }

@@ -104,18 +104,18 @@ static void worker_wait_detached(py_worker *w, bool active)
 }
 
 /* The reply, or 0 when there is none now. */
-static ERL_NIF_TERM run(py_context *context, py_request *req)
+static ERL_NIF_TERM run(py_context *context, py_request *req, PyObject **rest)
 {
     if (PY_LIKELY(!(req->flags & (PY_REQ_STREAM | PY_REQ_COLLECT)))) {
-        return py_call_run(context, req, req->env);
+        return py_call_run(context, req, req->env, rest);
     }
     return req->flags & PY_REQ_STREAM ? py_stream_step(context, req) : py_stream_collect(context, req);
 }
 
-static ERL_NIF_TERM run_timed(py_worker *w, py_request *req)
+static ERL_NIF_TERM run_timed(py_worker *w, py_request *req, PyObject **rest)
 {
     uint64_t started = py_now_ns(), waited = started - req->submitted_ns;
-    ERL_NIF_TERM result = run(w->context, req);
+    ERL_NIF_TERM result = run(w->context, req, rest);
 
     req->gil_ns = w->gil_ns < waited ? w->gil_ns : waited;
     req->queue_ns = waited - req->gil_ns;
@@ -147,7 +147,7 @@ static void worker_run(py_worker *w, py_request *req)
 {
     ERL_NIF_TERM result;
     bool won;
-    PyObject *vars;
+    PyObject *vars, *rest = NULL;
 
     if (PY_UNLIKELY(req->deadline_ns != 0 &&
                     (req->deadline_ns <= w->coarse_now || req->deadline_ns <= req->submitted_ns))) {
@@ -171,7 +171,7 @@ static void worker_run(py_worker *w, py_request *req)
                      (unsigned long long)req->chain, w->depth - 1);
         result = py_call_error(w->context->interp->state, req, req->env);
     } else {
-        result = PY_UNLIKELY(req->flags & PY_REQ_TIMED) ? run_timed(w, req) : run(w->context, req);
+        result = PY_UNLIKELY(req->flags & PY_REQ_TIMED) ? run_timed(w, req, &rest) : run(w->context, req, &rest);
     }
     if (PY_UNLIKELY(py_forked)) {
         _exit(0); /* as a thread that forked ends its child */
@@ -183,6 +183,7 @@ static void worker_run(py_worker *w, py_request *req)
     if (won && result != 0) {
         py_request_reply(req, NULL, req->env, result);
     }
+    Py_XDECREF(rest);
     if (PY_UNLIKELY(req->stream != NULL)) {
         py_stream_rest(req, !won || result != 0);
     }
