@@ -196,7 +196,8 @@ static void run_loop(py_context *context)
     py_loop *loop;
     py_poller *poller;
 
-    object = module == NULL ? NULL : PyObject_CallMethod(module, "new_loop", NULL);
+    object =
+        module == NULL ? NULL : PyObject_CallMethod(module, "new_loop", "s", context->loop_on_beam ? "beam" : "native");
     loop = object == NULL ? NULL : py_loop_of(st, object);
     poller = loop == NULL ? NULL : py_loop_poller(loop);
     if (poller == NULL || py_driver_prepare(st) < 0) {

@@ -3,6 +3,7 @@
 
 #include "atoms.h"
 #include "callback.h"
+#include "convert.h"
 #include "interpreter.h"
 #include "runtime.h"
 #include "state.h"
@@ -56,17 +57,17 @@ int py_context_load(ErlNifEnv *env)
 }
 
 PY_NIF(context_new_nif)
-{ /* (SharesMain, MaxThreads, SpinNs, MaxQueue, ConvFlags) */
+{ /* (SharesMain, MaxThreads, SpinNs, MaxQueue, Flags) */
     py_context *context;
     py_interp *interp = py_runtime_interp();
     ErlNifUInt64 spin_ns, max_queue;
-    unsigned max_threads, conv_flags;
+    unsigned max_threads, flags;
     bool started = true;
     ERL_NIF_TERM term;
 
     (void)argc;
     if (!enif_get_uint(env, argv[1], &max_threads) || max_threads == 0 || !enif_get_uint64(env, argv[2], &spin_ns) ||
-        !enif_get_uint64(env, argv[3], &max_queue) || !enif_get_uint(env, argv[4], &conv_flags)) {
+        !enif_get_uint64(env, argv[3], &max_queue) || !enif_get_uint(env, argv[4], &flags)) {
         return enif_make_badarg(env);
     }
     if (interp == NULL) {
@@ -82,7 +83,8 @@ PY_NIF(context_new_nif)
     context->max_threads = max_threads;
     context->spin_ns = spin_ns;
     context->max_queue = max_queue;
-    context->conv_flags = conv_flags;
+    context->conv_flags = flags & (unsigned)PY_CONV_BYTES;
+    context->loop_on_beam = flags & (unsigned)PY_CONTEXT_LOOP_ON_BEAM;
     context->next_deadline = UINT64_MAX;
     pthread_mutex_init(&context->inbox_lock, NULL);
     pthread_mutex_init(&context->take_lock, NULL);

@@ -28,6 +28,7 @@ struct py_context {
     uint64_t spin_ns;     /* C */
     size_t max_queue;     /* C */
     unsigned conv_flags;  /* C */
+    bool loop_on_beam;    /* C: the backend of its loop */
     ErlNifPid owner;      /* C */
     ErlNifMonitor monitor;
 
@@ -60,6 +61,9 @@ struct py_context {
 
     _Atomic int threads_alive; /* worker and loop threads that still use this struct */
 };
+
+/* Of context_new, beside PY_CONV_BYTES. */
+enum { PY_CONTEXT_LOOP_ON_BEAM = 1u << 8 };
 
 extern ErlNifResourceType *py_context_rtype;
 extern _Atomic long py_contexts_live;

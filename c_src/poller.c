@@ -294,11 +294,8 @@ void py_poller_poll(py_poller *poller, int64_t timeout_ns, py_poll_result *out)
 {
     int n;
 
-    if (poller->ops != NULL) {
-        poller->ops->prepare(poller->ops_arg, has_news(poller) ? 0 : timeout_ns);
-        if (timeout_ns > 0)
-            timeout_ns = -1; /* its wake-up comes as an event */
-    }
+    if (poller->ops != NULL)
+        timeout_ns = poller->ops->prepare(poller->ops_arg, has_news(poller) ? 0 : timeout_ns);
     if (timeout_ns == 0 || has_news(poller)) {
         n = look_while_busy(poller);
     } else {

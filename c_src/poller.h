@@ -66,8 +66,9 @@ typedef struct {
     /* The interest in fd goes from `old` to `mask` (0: none). Returns 0 or an errno. */
     int (*ctl)(void *arg, int fd, unsigned old, unsigned mask);
     /* The loop is about to wait: events of level-triggered fds that were delivered must be armed again, and a wake-up
-     * must come in at most timeout_ns (-1: no limit, 0: it will not sleep). */
-    void (*prepare)(void *arg, int64_t timeout_ns);
+     * must come in at most timeout_ns (-1: no limit, 0: it will not sleep). Returns for how long the poller itself may
+     * sleep, which is -1 where the wake-up comes as an event. */
+    int64_t (*prepare)(void *arg, int64_t timeout_ns);
     void (*close)(void *arg);
 } py_poller_ops;
 

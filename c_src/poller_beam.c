@@ -24,7 +24,7 @@ typedef struct {
 } slot;
 
 struct py_beam {
-    py_event_port *port; /* kept; NULL until there is one */
+    py_event_port *port; /* kept; NULL while there is none */
     slot *slots;         /* by fd */
     size_t cap;
     int *dirty; /* fds to be armed before the next wait */
@@ -264,19 +264,21 @@ static void send_timer(py_beam *beam, int64_t timeout_ns)
     enif_free_env(env);
 }
 
-static void beam_prepare(void *arg, int64_t timeout_ns)
+static int64_t beam_prepare(void *arg, int64_t timeout_ns)
 {
     py_beam *beam = arg;
 
     if (beam->port == NULL) {
-        return;
+        return timeout_ns;
     }
     if (beam->dirty_len > 0) {
         send_armings(beam);
     }
     if (timeout_ns > 0) {
         send_timer(beam, timeout_ns);
+        return -1;
     }
+    return timeout_ns;
 }
 
 static void beam_close(void *arg)
@@ -306,7 +308,9 @@ void py_beam_use(py_beam *beam, py_event_port *port)
     if (beam->port != NULL) {
         py_event_port_release(beam->port);
     }
-    py_event_port_keep(port);
+    if (port != NULL) {
+        py_event_port_keep(port);
+    }
     beam->port = port;
     beam->timer = 0;
     for (fd = 0; fd < beam->cap; fd++) { /* a process that died took what was armed with it */

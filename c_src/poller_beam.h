@@ -24,7 +24,8 @@ extern const py_poller_ops py_beam_ops;
 /* The argument of the ops; the poller's close frees it. */
 py_beam *py_beam_new(void);
 
-/* From now on `port` (kept) leads to the event process; what is watched is armed there. Loop's thread, attached. */
+/* From now on `port` (kept) leads to the event process; what is watched is armed there. NULL: there is none, the poller
+ * keeps the timers and nobody looks at the fds. Loop's thread, attached. */
 void py_beam_use(py_beam *beam, py_event_port *port);
 
 /* An event with an id of ours (py_beam_is_event). Loop's thread, attached; 0 or -1 with an exception. */

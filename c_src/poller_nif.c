@@ -20,7 +20,8 @@ struct py_event_port {
     bool attached, closed; /* under lock */
     ErlNifPid pid;         /* under lock */
     ErlNifMonitor monitor;
-    ErlNifEnv *early; /* under lock: owns what was sent before there was an event process */
+    ErlNifMonitor manager; /* under lock: of py_event_loops, until an event process is there */
+    ErlNifEnv *early;      /* under lock: owns what was sent before there was an event process */
     ERL_NIF_TERM early_list;
     py_beam *beam; /* the poller's, while it is open; the loop thread's */
 };
@@ -174,6 +175,7 @@ static void port_dtor(ErlNifEnv *env, void *obj)
     pthread_mutex_destroy(&p->lock);
 }
 
+/* The event process is dead, or who should have started it. */
 static void port_down(ErlNifEnv *env, void *obj, ErlNifPid *pid, ErlNifMonitor *monitor)
 {
     (void)env;
@@ -206,6 +208,7 @@ static void send_all(ErlNifEnv *env, const ErlNifPid *to, ErlNifEnv *from, ERL_N
 PY_NIF(events_attach_nif)
 { /* (Port) */
     py_event_port *p;
+    ErlNifMonitor manager;
     ErlNifEnv *early;
     ErlNifPid self;
     ERL_NIF_TERM tail;
@@ -222,6 +225,7 @@ PY_NIF(events_attach_nif)
         early = p->early;
         tail = p->early_list;
         p->early = NULL;
+        manager = p->manager;
         if (!closed && early == NULL) {
             p->pid = self;
             p->attached = true;
@@ -236,6 +240,7 @@ PY_NIF(events_attach_nif)
         return py_atoms.closed;
     }
     (void)enif_monitor_process(env, p, &self, &p->monitor);
+    (void)enif_demonitor_process(env, p, &manager);
     return py_atoms.ok;
 }
 
@@ -263,15 +268,21 @@ static int import_future(py_state *st)
     return st->poller_nif.future == NULL ? -1 : 0;
 }
 
-/* Asks the manager for an event process. False when the application is not running. */
+/* Asks the manager for an event process, and to be told if it dies before. False when the application is not running.
+ */
 static bool ask_for_process(py_event_port *p)
 {
     ErlNifEnv *env = enif_alloc_env();
     ErlNifPid manager;
+    ErlNifMonitor monitor;
     ERL_NIF_TERM message;
     bool sent = false;
 
-    if (!py_forked && enif_whereis_pid(NULL, enif_make_atom(env, "py_event_loops"), &manager)) {
+    if (!py_forked && enif_whereis_pid(NULL, enif_make_atom(env, "py_event_loops"), &manager) &&
+        enif_monitor_process(NULL, p, &manager, &monitor) == 0) {
+        pthread_mutex_lock(&p->lock);
+        p->manager = monitor;
+        pthread_mutex_unlock(&p->lock);
         message = enif_make_tuple2(env, py_atoms.start, enif_make_resource(env, p));
         sent = enif_send(NULL, &manager, env, message);
     }
@@ -382,6 +393,9 @@ static PyObject *face_close(PyObject *self, PyObject *ignored)
 
     (void)ignored;
     p->face = NULL;
+    if (p->beam != NULL && !py_poller_closed(p->poller)) {
+        py_beam_use(p->beam, NULL);
+    }
     p->beam = NULL;
     pthread_mutex_lock(&p->lock);
     attached = p->attached && !p->closed && !py_forked;

@@ -33,16 +33,20 @@
     binaries => auto | bytes,
     sys_path => [file:name_all()],
     preload => [module()] | [binary()],
+    loop => native | beam,
     shares_main => boolean()
 }.
 %% name: for py:context/1 and py:info/0. threads: most worker threads, default 1 (the context keeps thread affinity).
 %% spin_us: how long an idle worker spins before it sleeps, default 20, 0 on one core. max_queue: requests that may wait,
 %% beyond it {error, overloaded}, default 100000. binaries: bytes makes every binary `bytes`. sys_path: put in front of
-%% sys.path. preload: modules imported before the context is ready.
+%% sys.path. preload: modules imported before the context is ready. loop: the backend of its event loop; the default is that
+%% of the application's environment, else native.
 
 -define(DRAIN_MS, 10000).
 -define(PRELOAD_MS, 60000).
 -define(INFINITE_QUEUE, 16#ffffffffffffffff).
+-define(BYTES, 1).
+-define(LOOP_ON_BEAM, 16#100).
 
 -record(state, {
     handle :: py_nif:context(),
@@ -172,7 +176,7 @@ terminate(_Reason, #state{handle = Handle}) ->
 parse(Options) when not is_map(Options) ->
     throw({bad_option, Options});
 parse(Options) ->
-    Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, shares_main],
+    Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, loop, shares_main],
     case maps:keys(maps:without(Known, Options)) of
         [] -> ok;
         [Unknown | _] -> throw({bad_option, Unknown})
@@ -194,11 +198,19 @@ parse(Options) ->
             infinity -> ?INFINITE_QUEUE;
             Max -> Max
         end,
-        case option(binaries, Options, auto, fun(B) -> B =:= auto orelse B =:= bytes end) of
-            auto -> 0;
-            bytes -> 1
-        end
+        flag(option(binaries, Options, auto, fun(B) -> B =:= auto orelse B =:= bytes end)) bor
+            flag(option(loop, Options, application:get_env(erlang_python, loop, native), fun is_backend/1))
     }.
+
+-spec flag(auto | bytes | native | beam) -> non_neg_integer().
+flag(auto) -> 0;
+flag(bytes) -> ?BYTES;
+flag(native) -> 0;
+flag(beam) -> ?LOOP_ON_BEAM.
+
+-spec is_backend(term()) -> boolean().
+is_backend(Backend) ->
+    Backend =:= native orelse Backend =:= beam.
 
 -spec option(atom(), options(), Value, fun((term()) -> boolean())) -> Value.
 option(Key, Options, Default, Valid) ->

@@ -63,7 +63,7 @@ program_run() -> erlang:nif_error(not_loaded).
 
 -spec context_new(boolean(), pos_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer()) ->
     {ok, context()} | {error, not_started | system_limit}.
-context_new(_SharesMain, _MaxThreads, _SpinNs, _MaxQueue, _ConvFlags) -> erlang:nif_error(not_loaded).
+context_new(_SharesMain, _MaxThreads, _SpinNs, _MaxQueue, _Flags) -> erlang:nif_error(not_loaded).
 
 -spec context_close(context()) -> ok.
 context_close(_Context) -> erlang:nif_error(not_loaded).

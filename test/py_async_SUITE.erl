@@ -9,7 +9,11 @@ suite() ->
     [{timetrap, {minutes, 2}}].
 
 all() ->
-    [
+    [{group, native}, {group, beam}].
+
+groups() ->
+    Cases = [
+        runs_on_the_backend,
         coroutine_and_plain_function,
         awaitables_that_are_no_coroutines,
         exceptions_are_errors,
@@ -52,7 +56,8 @@ all() ->
         loop_stop_with_a_deadline_cancels,
         overloaded,
         no_context
-    ].
+    ],
+    [{native, Cases}, {beam, Cases}].
 
 init_per_suite(Config) ->
     Started = py_test_lib:start(Config),
@@ -60,6 +65,10 @@ init_per_suite(Config) ->
     Started.
 
 end_per_suite(Config) -> py_test_lib:stop(Config).
+
+init_per_group(Backend, Config) -> py_test_lib:loop(Backend, Config).
+
+end_per_group(_Group, Config) -> py_test_lib:loop(native, Config).
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = py:call(async_fixture, clear, []),
@@ -71,6 +80,7 @@ end_per_testcase(_Case, _Config) ->
 
 fixture() ->
     "import asyncio, contextvars, sys, threading, time\n"
+    "def on_beam(): return asyncio.get_running_loop()._on_beam\n"
     "seen = []\n"
     "release = threading.Event()\n"
     "var = contextvars.ContextVar('var', default=0)\n"
@@ -187,6 +197,10 @@ fixture() ->
     "    async def add(self, m, *, times=1):\n"
     "        await asyncio.sleep(0)\n"
     "        return self.n + m * times\n".
+
+runs_on_the_backend(Config) ->
+    OnBeam = proplists:get_value(backend, Config) =:= beam,
+    {ok, OnBeam} = py:async_await(py:async_call(async_fixture, on_beam, [])).
 
 seen() ->
     {ok, Seen} = py:eval(<<"__import__('async_fixture').seen">>),

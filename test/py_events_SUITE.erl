@@ -10,7 +10,11 @@ suite() ->
     [{timetrap, {minutes, 2}}].
 
 all() ->
-    [
+    [{group, native}, {group, beam}].
+
+groups() ->
+    Cases = [
+        runs_on_the_backend,
         callback_ids_are_never_given_twice,
         result_after_the_future,
         result_before_the_future,
@@ -39,10 +43,18 @@ all() ->
         program_that_is_not_there,
         socket_is_closed_with_the_loop,
         dead_event_process_answers_all,
+        dead_event_process_that_was_opening_a_program,
+        dead_manager_answers_all,
+        dead_manager_before_there_is_an_event_process,
+        fds_and_timers_outlive_the_event_process,
+        fds_and_timers_outlive_the_manager,
+        timers_go_on_without_a_manager,
+        program_that_nobody_waits_for,
         event_process_ends_with_its_loop,
         attach_to_a_stopped_loop,
         sockets_by_the_hundred
-    ].
+    ],
+    [{native, Cases}, {beam, Cases}].
 
 init_per_suite(Config) ->
     Started = py_test_lib:start(Config),
@@ -53,6 +65,10 @@ end_per_suite(Config) ->
     _ = py_context:stop_loop(py:context(), 1000),
     py_test_lib:stop(Config).
 
+init_per_group(Backend, Config) -> py_test_lib:loop(Backend, Config).
+
+end_per_group(_Group, Config) -> py_test_lib:loop(native, Config).
+
 init_per_testcase(_Case, Config) ->
     {ok, none} = py:call(events_fixture, clear, []),
     Config.
@@ -61,7 +77,8 @@ end_per_testcase(_Case, _Config) ->
     py_test_lib:no_messages().
 
 fixture() ->
-    "import asyncio\n"
+    "import asyncio, socket\n"
+    "def on_beam(): return asyncio.get_running_loop()._on_beam\n"
     "seen = []\n"
     "protocols = []\n"
     "def clear():\n"
@@ -160,6 +177,20 @@ fixture() ->
     "async def program(*args, **options):\n"
     "    transport, protocol = await loop()._register_subprocess(Program, *args, **options)\n"
     "    return await protocol.ended\n"
+    "async def opening(*args):\n"
+    "    seen.append('opening')\n"
+    "    return await program(*args)\n"
+    "async def fd_and_timers():\n"
+    "    a, b = socket.socketpair()\n"
+    "    with a, b:\n"
+    "        a.setblocking(False)\n"
+    "        protocols.append(b)\n"
+    "        loop().call_later(0, seen.append, 'waits')\n"
+    "        got, _ = await asyncio.gather(loop().sock_recv(a, 10), asyncio.sleep(0.3))\n"
+    "        await asyncio.sleep(0.001)\n"
+    "    return got\n"
+    "async def let_go(): protocols[-1].send(b'go')\n"
+    "async def nap(seconds): return await asyncio.sleep(seconds, 'slept')\n"
     "async def process(*args):\n"
     "    from asyncio.subprocess import Process, SubprocessStreamProtocol\n"
     "    factory = lambda: SubprocessStreamProtocol(2**16, loop())\n"
@@ -169,6 +200,10 @@ fixture() ->
     "    lines = [await process.stdout.readline() for _ in range(2)]\n"
     "    process.terminate()\n"
     "    return [lines, await process.wait()]\n".
+
+runs_on_the_backend(Config) ->
+    OnBeam = proplists:get_value(backend, Config) =:= beam,
+    {ok, OnBeam} = py:async_await(py:async_call(events_fixture, on_beam, [])).
 
 seen() ->
     {ok, Seen} = py:eval(<<"__import__('events_fixture').seen">>),
@@ -437,6 +472,92 @@ dead_event_process_answers_all(_) ->
         %% The next one who needs it gets a new one.
         {ok, Next} = py_event_loop_proc:of_context(Context),
         ?assertNotEqual(Loop, Next)
+    end).
+
+%% Python runs while the event process does not, and asks it in vain.
+dead_event_process_that_was_opening_a_program(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        true = erlang:suspend_process(Loop),
+        Ref = py:async_call(Context, events_fixture, opening, [<<"/bin/cat">>]),
+        wait_seen(<<"opening">>),
+        exit(Loop, kill),
+        {error, {'ConnectionResetError', _}} = py:async_await(Ref),
+        ?assertNot(lists:member(<<"made">>, seen()))
+    end).
+
+program_that_nobody_waits_for(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        true = erlang:suspend_process(Loop),
+        Ref = py:async_call(Context, events_fixture, opening, [<<"/bin/cat">>]),
+        wait_seen(<<"opening">>),
+        ok = py:async_cancel(Ref),
+        {error, cancelled} = py:async_await(Ref),
+        true = erlang:resume_process(Loop),
+        _ = sys:get_state(Loop),
+        {links, Links} = process_info(Loop, links),
+        ?assertEqual([], [L || L <- Links, is_port(L)]),
+        ?assertNot(lists:member(<<"made">>, seen()))
+    end).
+
+dead_manager_answers_all(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        Ref = py:async_call(Context, events_fixture, result, [py_callback_id:next()]),
+        {ok, 1} = py:async_await(py:async_call(Context, builtins, int, [1])),
+        Monitor = monitor(process, Loop),
+        kill_manager(),
+        receive {'DOWN', Monitor, process, Loop, _} -> ok end,
+        {error, {'ErlangError', _}} = py:async_await(Ref),
+        {ok, Next} = py_event_loop_proc:of_context(Context),
+        ?assertNotEqual(Loop, Next)
+    end).
+
+dead_manager_before_there_is_an_event_process(_) ->
+    Context = py_test_lib:context(#{}),
+    Manager = whereis(py_event_loops),
+    true = erlang:suspend_process(Manager),
+    Ref = py:async_call(Context, events_fixture, result, [py_callback_id:next()]),
+    {ok, 1} = py:async_await(py:async_call(Context, builtins, int, [1])),
+    kill_manager(),
+    {error, {'ErlangError', _}} = py:async_await(Ref),
+    {ok, _} = py_event_loop_proc:of_context(Context),
+    py_test_lib:drop(Context).
+
+kill_manager() ->
+    Manager = whereis(py_event_loops),
+    exit(Manager, kill),
+    py_test_lib:eventually(fun() ->
+        Next = whereis(py_event_loops),
+        true = is_pid(Next) andalso Next =/= Manager
+    end).
+
+fds_and_timers_outlive_the_event_process(_) ->
+    outlive(fun(Loop) -> exit(Loop, kill) end).
+
+fds_and_timers_outlive_the_manager(_) ->
+    outlive(fun(_) -> kill_manager() end).
+
+outlive(Kill) ->
+    on_a_loop(fun(Context, Loop) ->
+        Ref = py:async_call(Context, events_fixture, fd_and_timers, []),
+        wait_seen(<<"waits">>),
+        Monitor = monitor(process, Loop),
+        Kill(Loop),
+        receive {'DOWN', Monitor, process, Loop, _} -> ok end,
+        {ok, _} = py:async_await(py:async_call(Context, events_fixture, let_go, [])),
+        {ok, <<"go">>} = py:async_await(Ref)
+    end).
+
+timers_go_on_without_a_manager(_) ->
+    on_a_loop(fun(Context, _) ->
+        Ref = py:async_call(Context, events_fixture, fd_and_timers, []),
+        wait_seen(<<"waits">>),
+        ok = supervisor:terminate_child(erlang_python_sup, py_event_loops),
+        {ok, <<"slept">>} = py:async_await(py:async_call(Context, events_fixture, nap, [0.2])),
+        {ok, none} = py:async_await(py:async_call(Context, events_fixture, let_go, [])),
+        {error, {'RuntimeError', _}} = py_event_loop_proc:of_context(Context),
+        {ok, _} = supervisor:restart_child(erlang_python_sup, py_event_loops),
+        {ok, <<"go">>} = py:async_await(Ref),
+        {ok, _} = py_event_loop_proc:of_context(Context)
     end).
 
 event_process_ends_with_its_loop(_) ->

@@ -9,7 +9,11 @@ suite() ->
     [{timetrap, {minutes, 2}}].
 
 all() ->
-    [
+    [{group, native}, {group, beam}].
+
+groups() ->
+    Cases = [
+        runs_on_the_backend,
         lists_of_all_kinds,
         list_of_an_expression,
         errors_of_lists,
@@ -44,7 +48,8 @@ all() ->
         forgotten_stream_is_closed,
         bad_options,
         no_context
-    ].
+    ],
+    [{native, Cases}, {beam, Cases}].
 
 init_per_suite(Config) ->
     Started = py_test_lib:start(Config),
@@ -52,6 +57,10 @@ init_per_suite(Config) ->
     Started.
 
 end_per_suite(Config) -> py_test_lib:stop(Config).
+
+init_per_group(Backend, Config) -> py_test_lib:loop(Backend, Config).
+
+end_per_group(_Group, Config) -> py_test_lib:loop(native, Config).
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = py:call(stream_fixture, clear, []),
@@ -62,6 +71,7 @@ end_per_testcase(_Case, _Config) ->
 
 fixture() ->
     "import asyncio, threading\n"
+    "def on_beam(): return asyncio.get_running_loop()._on_beam\n"
     "seen = []\n"
     "gate = threading.Event()\n"
     "def clear():\n"
@@ -134,6 +144,10 @@ fixture() ->
     "async def noop(x): return x\n"
     "def gone():\n"
     "    raise LookupError('no generator')\n".
+
+runs_on_the_backend(Config) ->
+    OnBeam = proplists:get_value(backend, Config) =:= beam,
+    {ok, OnBeam} = py:async_await(py:async_call(stream_fixture, on_beam, [])).
 
 seen() ->
     {ok, Seen} = py:eval(<<"__import__('stream_fixture').seen">>),

@@ -4,6 +4,7 @@
 
 -export([start/1]).
 -export([long_grace/0]).
+-export([loop/2]).
 -export([stop/1]).
 -export([eventually/1]).
 -export([eventually/2]).
@@ -38,6 +39,15 @@ long_grace() ->
     _ = application:load(erlang_python),
     ok = application:set_env(erlang_python, grace_ms, ?GRACE_MS),
     ok = py_nif:grace(?GRACE_MS).
+
+%% Of a suite whose cases run on both backends of the loop: init_per_group, and with `native` end_per_group.
+-spec loop(native | beam, [{atom(), term()}]) -> [{atom(), term()}].
+loop(Backend, Config) ->
+    ok = application:stop(erlang_python),
+    ok = application:set_env(erlang_python, loop, Backend),
+    {ok, _} = application:ensure_all_started(erlang_python),
+    {ok, _} = py:stacks(),
+    [{backend, Backend} | Config].
 
 -spec stop([{atom(), term()}]) -> ok.
 stop(Config) ->

@@ -38,9 +38,9 @@ class ContextLoop(ErlangEventLoop):
         return self._tracker
 
 
-def new_loop() -> ContextLoop:
+def new_loop(backend: str) -> ContextLoop:
     """The loop, as the current one of this thread."""
-    loop = ContextLoop()
+    loop = ContextLoop(backend=backend)
     asyncio.set_event_loop(loop)
     return loop
 

@@ -14,7 +14,6 @@ import importlib
 import itertools
 import operator
 import os
-import signal
 from asyncio import protocols, transports
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +25,7 @@ from erlang._calls import ErlangError
 
 if TYPE_CHECKING:
     from erlang._loop import ErlangEventLoop
+    from erlang._ports import ProgramTransport
 
     class _FlowControl(asyncio.BaseTransport):
         _loop: ErlangEventLoop
@@ -60,9 +60,6 @@ class EventType(IntEnum):
 # Plain ints: comparing with a member of an IntEnum costs three times as much.
 _WRITE = int(EventType.WRITE)
 _ERRORS = (int(EventType.CALL_ERROR), int(EventType.ASYNC_ERROR))
-_EXIT = int(EventType.SUBPROCESS_EXIT)
-_STDOUT = int(EventType.SUBPROCESS_STDOUT)
-_STDERR = int(EventType.SUBPROCESS_STDERR)
 _DATA = int(EventType.SOCKET_DATA)
 _CLOSED = int(EventType.SOCKET_CLOSED)
 
@@ -190,7 +187,7 @@ class Events:
         for channel in list(self._channels.values()):
             channel._lose(lost)
         if lost is not None and self.loop._on_beam:
-            self.loop._use_beam()
+            self.loop._use_beam_again()
 
     # Sockets and programs.
 
@@ -206,6 +203,8 @@ class Events:
 
     def attach(self, number: int, kind: str, addresses: tuple[Any, Any], protocol: Any) -> asyncio.BaseTransport:
         """The transport of a socket or port that the event process owns, connected to its protocol."""
+        from erlang._ports import ProgramTransport
+
         channel: _Channel
         if kind == "tcp":
             channel = SocketTransport(self, number, protocol, addresses)
@@ -228,6 +227,8 @@ class Events:
         stderr_to_stdout: bool = False,
     ) -> tuple[ProgramTransport, asyncio.SubprocessProtocol]:
         """Starts a program by a port of Erlang's. OSError when it cannot be started."""
+        from erlang._ports import ProgramTransport
+
         number = self.new_id()
         protocol = protocol_factory()
         transport = ProgramTransport(self, number, protocol, None)
@@ -239,7 +240,11 @@ class Events:
         if env is not None:
             options[Atom("env")] = dict(env)
         self.port.send((Atom("py_open"), number, os.fspath(program), list(args), options))
-        await transport._opened
+        try:
+            await transport._opened
+        except asyncio.CancelledError:
+            transport._give_up()
+            raise
         return transport, protocol
 
 
@@ -307,12 +312,15 @@ class _Channel(_FlowControl):
         self._tell("py_abort")
         self._lose(error if isinstance(error, Exception) else None)
 
+    def _forget(self) -> None:
+        self._lost = self._closing = True
+        self._events._channels.pop(self._id, None)
+        self._events.unregister(self._id)
+
     def _lose(self, error: Exception | None) -> None:
         """connection_lost(), once, in the next step of the loop."""
         if not self._lost:
-            self._lost = self._closing = True
-            self._events._channels.pop(self._id, None)
-            self._events.unregister(self._id)
+            self._forget()
             if not self._loop.is_closed():
                 self._loop.call_soon(self._protocol.connection_lost, error)
 
@@ -444,149 +452,3 @@ class DatagramTransport(_ReadingChannel, asyncio.DatagramTransport):
         if not self._closing:
             payload = bytes(data)
             self._send(payload if addr is None else (addr[0], addr[1], payload), len(payload))
-
-
-class ProgramTransport(_Channel, asyncio.SubprocessTransport):
-    """An asyncio subprocess transport over a port. Its standard input cannot be closed alone; output cannot be paused,
-    but waits here while its pipe transport is."""
-
-    def __init__(self, events: Events, number: int, protocol: Any, pid: int | None) -> None:
-        super().__init__(events, number, protocol, {})
-        self._pid = pid
-        self._returncode: int | None = None
-        self._opened: asyncio.Future[None] | None = None
-        self._waiters: list[asyncio.Future[int | None]] = []
-        self._pipes: dict[int, asyncio.BaseTransport] = {0: _InputPipe(self), 1: _OutputPipe(self)}
-        self._backlog: deque[tuple[int, Any]] = deque()
-        self._paused = False
-
-    def _event(self, kind: int, data: Any) -> None:
-        if self._opened is not None and not self._opened.done():
-            if kind == _WRITE:
-                self._pid = data[1]
-                self._deliver(self._protocol.connection_made, self)  # here, as output may come with the next event
-                self._opened.set_result(None)
-            else:
-                self._lost = self._closing = True
-                self._events._channels.pop(self._id, None)
-                self._events.unregister(self._id)
-                self._opened.set_exception(_os_error(data))
-        elif kind == _WRITE:
-            self._written(data)
-        elif self._paused or self._backlog:
-            self._backlog.append((kind, data))
-        else:
-            self._take(kind, data)
-
-    def _take(self, kind: int, data: Any) -> None:
-        if kind == _STDOUT:
-            self._deliver(self._protocol.pipe_data_received, 1, data)
-        elif kind == _STDERR:
-            self._deliver(self._protocol.pipe_data_received, 2, data)
-        elif kind == _EXIT:
-            self._returncode = data
-            self._deliver(self._protocol.pipe_connection_lost, 1, None)
-            self._deliver(self._protocol.process_exited)
-            self._tell("py_abort")
-            self._lose(None)
-        elif kind == _CLOSED:
-            self._lose(None)
-        else:
-            self._fail(_os_error(data), "port error")
-
-    def _pause(self, paused: bool) -> None:
-        self._paused = paused
-        while self._backlog and not self._paused:
-            self._take(*self._backlog.popleft())
-
-    def _lose(self, error: Exception | None) -> None:
-        super()._lose(error)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(self._returncode)
-        self._waiters.clear()
-
-    async def _wait(self) -> int | None:
-        """Of asyncio.subprocess.Process: the exit status, None when the port was closed without one."""
-        if not self._lost:
-            waiter: asyncio.Future[int | None] = self._loop.create_future()
-            self._waiters.append(waiter)
-            await waiter
-        return self._returncode
-
-    def get_pid(self) -> int | None:  # type: ignore[override]
-        return self._pid
-
-    def get_returncode(self) -> int | None:
-        return self._returncode
-
-    def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None:
-        return self._pipes.get(fd)
-
-    def send_signal(self, signal: int) -> None:
-        if self._pid is None or self._returncode is not None:
-            raise ProcessLookupError
-        os.kill(self._pid, signal)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if data and not self._closing:
-            self._send(bytes(data), len(data))
-
-
-class _InputPipe(asyncio.WriteTransport):
-    def __init__(self, program: ProgramTransport) -> None:
-        super().__init__()
-        self._program = program
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._program.write(data)
-
-    def writelines(self, list_of_data: Iterable[Any]) -> None:
-        self.write(b"".join(list_of_data))
-
-    def get_write_buffer_size(self) -> int:
-        return self._program.get_write_buffer_size()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._program.set_write_buffer_limits(high, low)
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def write_eof(self) -> None:
-        raise NotImplementedError("a port's standard input cannot be closed alone")
-
-    def is_closing(self) -> bool:
-        return self._program.is_closing()
-
-    def close(self) -> None:
-        """Nothing: the program's standard input ends with its port."""
-
-    abort = close
-
-
-class _OutputPipe(asyncio.ReadTransport):
-    def __init__(self, program: ProgramTransport) -> None:
-        super().__init__()
-        self._program = program
-
-    def is_reading(self) -> bool:
-        return not self._program._paused
-
-    def pause_reading(self) -> None:
-        self._program._pause(True)
-
-    def resume_reading(self) -> None:
-        self._program._pause(False)
-
-    def is_closing(self) -> bool:
-        return self._program.is_closing()
-
-    def close(self) -> None:
-        """Nothing: the program's output ends with its port."""

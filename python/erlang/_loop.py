@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # message costs a third.
 _READ_SIZE = 64 * 1024
 
+_RETRY_S = 0.05
 
 _loops: weakref.WeakSet[ErlangEventLoop] = weakref.WeakSet()
 
@@ -69,6 +70,14 @@ class ErlangEventLoop(LoopBase, asyncio.SelectorEventLoop):
         from erlang._events import events_of
 
         events_of(self).port.use_beam()
+
+    def _use_beam_again(self) -> None:
+        """Another event process in place of one that died; while none can be had, timers go on and fds wait."""
+        if not self._closed:
+            try:
+                self._use_beam()
+            except RuntimeError:
+                self.call_later(_RETRY_S, self._use_beam_again)
 
     if sys.version_info < (3, 13):
 
