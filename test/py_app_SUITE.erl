@@ -72,7 +72,9 @@ settled_threads() ->
 restart_while_a_lost_worker_lives(_) ->
     C = py:context(),
     {{M, F, A}, Release} = py_test_lib:blocker(C),
-    {error, {timeout, abandoned}} = py:call(C, M, F, A, #{}, 1),
+    {error, {timeout, abandoned}} = py_test_lib:abandoning(fun() ->
+        py_test_lib:begun(fun(Ms) -> py:call(C, M, F, A, #{}, Ms) end, {error, timeout})
+    end),
     ok = application:stop(erlang_python),
     {ok, _} = application:ensure_all_started(erlang_python),
     {ok, 4.0} = py:call(math, sqrt, [16]),

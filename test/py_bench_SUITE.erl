@@ -19,8 +19,7 @@ suite() ->
 
 -spec all() -> [atom()].
 all() ->
-    Not = [init_per_suite, end_per_suite, module_info],
-    [F || {F, 1} <- ?MODULE:module_info(exports), not lists:member(F, Not)].
+    py_test_lib:cases(?MODULE).
 
 -spec init_per_suite([{atom(), term()}]) -> [{atom(), term()}].
 init_per_suite(Config) ->

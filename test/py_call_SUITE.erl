@@ -219,7 +219,7 @@ cast_runs_without_reply(_) ->
     ok = py:cast('__main__', note, [1], #{k => 2}),
     ok = py:cast('__main__', note, [2]),
     ok = py:cast('__main__', no_such_function, []),
-    {ok, Got} = py:eval(<<"[casts.get(timeout=20) for _ in range(2)]">>),
+    {ok, Got} = py:eval(<<"[casts.get(timeout=60) for _ in range(2)]">>),
     ?assertEqual([{{1}, #{<<"k">> => 2}}, {{2}, #{}}], lists:sort(Got)).
 
 spawn_call_and_await(_) ->
@@ -339,13 +339,13 @@ half_imported_module_is_waited_for(Config) ->
         "import half_gate\n"
         "def f(): return LATE\n"
         "half_gate.entered.set()\n"
-        "half_gate.go.wait(20)\n"
+        "half_gate.go.wait(60)\n"
         "LATE = 'whole'\n"
         "def g(): return LATE\n"),
     Gate = py_test_lib:module(Config, "half_gate", "import threading\nentered = threading.Event()\ngo = threading.Event()\n"),
     {ok, _} = py:call(Gate, 'go.is_set', []),
     First = py:spawn_call(M, f, []),
-    {ok, true} = py:call(Gate, 'entered.wait', [20]),
+    {ok, true} = py:call(Gate, 'entered.wait', [60]),
     Others = [py:spawn_call(M, F, []) || F <- [f, g, f, g]],
     {ok, none} = py:call(Gate, 'go.set', []),
     [{ok, <<"whole">>} = py:await(R) || R <- [First | Others]],
@@ -384,7 +384,7 @@ version_and_info(_) ->
 
 stacks_while_running(_) ->
     ok = py:exec(<<"import threading\ngo_on = threading.Event()\nspin_on = True\n"
-        "def waits_here(): go_on.wait(20)\ndef spins_here():\n    while spin_on: pass\n">>),
+        "def waits_here(): go_on.wait(60)\ndef spins_here():\n    while spin_on: pass\n">>),
     Waiting = py:spawn_call('__main__', waits_here, []),
     Spinning = py:spawn_call('__main__', spins_here, []),
     py_test_lib:running({py:context(), 2}),

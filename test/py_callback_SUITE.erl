@@ -198,7 +198,7 @@ function_that_is_killed_by_others(Config) ->
     {error, {'ErlangError', #{erlang := {exit, murdered, []}}}} = py:await(Ref).
 
 function_that_hangs_is_killed_at_its_timeout(Config) ->
-    {error, {'TimeoutError', _}} = py:eval(context(Config), <<"erlang.call('hang', p, timeout=0.05)">>, #{p => self()}),
+    {error, {'TimeoutError', _}} = py:eval(context(Config), <<"erlang.call('hang', p, timeout=1)">>, #{p => self()}),
     dead(hanging()),
     {error, {'TimeoutError', _}} = py:eval(context(Config), <<"erlang.call('hang', p, timeout=0)">>, #{p => self()}),
     receive
@@ -409,7 +409,7 @@ async_call_on_both_loops(Config) ->
         "    except erlang.ErlangError as e:\n"
         "        ball = e.class_, e.reason\n"
         "    try:\n"
-        "        await erlang.async_call('hang', tester, timeout=0.02)\n"
+        "        await erlang.async_call('hang', tester, timeout=1)\n"
         "    except TimeoutError:\n"
         "        pass\n"
         "    return sum(many), ball, await asyncio.to_thread(erlang.add, 1, 1)\n"
@@ -495,7 +495,7 @@ message_order_is_kept(Config) ->
         "        erlang.send(to, i)\n"
     >>),
     {ok, none} = run(Config, count, [self(), 10000]),
-    _ = [receive N -> ok after 5000 -> error({missing, N}) end || N <- lists:seq(0, 9999)],
+    _ = [receive N -> ok after 60000 -> error({missing, N}) end || N <- lists:seq(0, 9999)],
     ok.
 
 monitors(Config) ->
@@ -507,7 +507,7 @@ monitors(Config) ->
         "        m.wait(0.01)\n"
         "    except TimeoutError:\n"
         "        erlang.send(process, 'end')\n"
-        "    return m.wait(10), m.wait(), m.done()\n"
+        "    return m.wait(60), m.wait(), m.done()\n"
         "async def awatch(process):\n"
         "    m = erlang.monitor(process)\n"
         "    erlang.send(process, 'end')\n"
@@ -518,7 +518,7 @@ monitors(Config) ->
     Process = fun() -> spawn(fun() -> receive <<"end">> -> exit(bye) end end) end,
     {ok, {bye, bye, true}} = run(Config, watch, [Process()]),
     {ok, {bye, bye}} = run(Config, run_awatch, [Process()]),
-    {ok, noproc} = py:eval(C, <<"erlang.monitor('nobody_of_this_name').wait(10)">>).
+    {ok, noproc} = py:eval(C, <<"erlang.monitor('nobody_of_this_name').wait(60)">>).
 
 demonitor_ends_the_watcher(Config) ->
     C = context(Config),
@@ -586,15 +586,17 @@ application_restarts_while_python_calls(_Config) ->
         "ended = []\n"
         "def forever():\n"
         "    try:\n"
-        "        while True: erlang.add(1, 2)\n"
+        "        add = erlang.add\n"
+        "        while add(1, 2): begun.release()\n"
         "    except BaseException as e: ended.append(type(e).__name__)\n"
+        "begun = threading.Semaphore(0)\n"
         "threads = [threading.Thread(target=forever, daemon=True) for _ in range(8)]\n"
         "for t in threads: t.start()\n"
+        "for _ in range(100): begun.acquire()\n"
         "\">>),\n"
-        "timer:sleep(100),\n"
         "ok = application:stop(erlang_python),\n"
         "ok = application:start(erlang_python),\n"
-        "ok = py:exec(<<\"for t in threads: t.join(10)\">>),\n"
+        "ok = py:exec(<<\"for t in threads: t.join(60)\">>),\n"
         "{ok, Ended} = py:eval(<<\"ended\">>),\n"
         "Ended = lists:duplicate(8, <<\"ErlangError\">>),\n"
         "ok = py:register_function(add, fun(A, B) -> A + B end),\n"
@@ -609,13 +611,15 @@ vm_stops_while_executors_call(_Config) ->
         "ok = py:register_function(add, fun(A, B) -> A + B end),\n"
         "ok = py:register_function(hang, fun() -> receive after infinity -> ok end end),\n"
         "ok = py:exec(<<\"\n"
-        "import erlang, concurrent.futures\n"
+        "import erlang, threading, concurrent.futures\n"
         "def forever():\n"
-        "    while True: erlang.add(1, 2)\n"
+        "    while erlang.add(1, 2): begun.release()\n"
+        "begun = threading.Semaphore(0)\n"
         "pool = concurrent.futures.ThreadPoolExecutor(8)\n"
         "for _ in range(6): pool.submit(forever)\n"
         "for _ in range(2): pool.submit(erlang.call, 'hang')\n"
+        "for _ in range(100): begun.acquire()\n"
         "\">>),\n"
-        "timer:sleep(100), io:format(\"stopping\"), init:stop().",
+        "io:format(\"stopping\"), init:stop().",
     {0, Output} = py_test_lib:run_node([], Code),
     {match, _} = re:run(Output, "stopping").

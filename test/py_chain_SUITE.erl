@@ -166,7 +166,7 @@ interrupt_in_a_chain(Config) ->
 timeout_of_the_inner_request_only(Config) ->
     C = context(Config),
     ok = py:register_function(impatient, fun(Tester) ->
-        {error, timeout} = py:call(C, '__main__', hang, [Tester], #{}, 50),
+        {error, timeout} = py:call(C, '__main__', hang, [Tester], #{}, 1000),
         {ok, _} = py:call(C, '__main__', ident, [fine]),
         survived
     end),
@@ -215,7 +215,7 @@ except_exception_swallows_nothing(Config) ->
     cancelled = py_nif:cancel(Ref, false),
     {error, cancelled} = py:await(Ref),
     dead(Function),
-    {error, timeout} = py:call(C, '__main__', outer, [C, self()], #{}, 100),
+    {error, timeout} = py:call(C, '__main__', outer, [C, self()], #{}, 1000),
     dead(hanging()).
 
 context_stops_in_a_chain(Config) ->
@@ -239,6 +239,6 @@ cleaning_up_may_call(Config) ->
         "        erlang.call('released', tester)\n"
     >>),
     ok = py:register_function(released, fun(Tester) -> Tester ! released, ok end),
-    {error, timeout} = py:call(C, '__main__', untidy, [self()], #{}, 50),
+    {error, timeout} = py:call(C, '__main__', untidy, [self()], #{}, 1000),
     dead(hanging()),
     receive released -> ok end.

@@ -254,7 +254,7 @@ stop_of_a_stuck_context(_) ->
     Stuck = py:spawn_call(C, M, F, A),
     py_test_lib:running({C, 1}),
     Waiting = py:spawn_call(C, builtins, abs, [1]),
-    py_context:stop(C),
+    py_test_lib:abandoning(fun() -> py_context:stop(C) end),
     {error, stopped} = py:await(Waiting),
     {error, {stopped, abandoned}} = py:await(Stuck),
     Release().

@@ -309,7 +309,7 @@ protocol_over_an_accepted_socket(_) ->
     Client = attached('Echo'),
     [begin
         ok = gen_tcp:send(Client, Data),
-        {ok, Data} = gen_tcp:recv(Client, byte_size(Data), 5000)
+        {ok, Data} = gen_tcp:recv(Client, byte_size(Data), 60000)
      end || Data <- [<<"hello">>, <<0, 255, 200>>, binary:copy(<<"abc">>, 1000)]],
     [{<<"made">>, <<"127.0.0.1">>}] = seen(),
     ok = gen_tcp:close(Client),
@@ -319,22 +319,22 @@ protocol_over_an_accepted_socket(_) ->
 streams_over_an_accepted_socket(_) ->
     Client = attached(lines),
     ok = gen_tcp:send(Client, <<"one\ntwo\n">>),
-    {ok, <<"ONE\nTWO\n">>} = gen_tcp:recv(Client, 8, 5000),
+    {ok, <<"ONE\nTWO\n">>} = gen_tcp:recv(Client, 8, 60000),
     ok = gen_tcp:shutdown(Client, write),
-    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    {error, closed} = gen_tcp:recv(Client, 0, 60000),
     wait_seen(<<"handled">>).
 
 buffered_protocol_over_a_socket(_) ->
     Client = attached('Buffered'),
     ok = gen_tcp:send(Client, <<"0123456789">>),
-    {ok, <<"0123456789">>} = gen_tcp:recv(Client, 10, 5000),
+    {ok, <<"0123456789">>} = gen_tcp:recv(Client, 10, 60000),
     ok = gen_tcp:close(Client).
 
 big_data_both_ways(_) ->
     Client = attached('Echo'),
     Data = crypto:strong_rand_bytes(5000000),
     {Pid, Monitor} = spawn_monitor(fun() -> ok = gen_tcp:send(Client, Data) end),
-    {ok, Back} = gen_tcp:recv(Client, byte_size(Data), 20000),
+    {ok, Back} = gen_tcp:recv(Client, byte_size(Data), 60000),
     ?assert(Back =:= Data),
     receive {'DOWN', Monitor, _, Pid, Why} -> normal = Why end,
     ok = gen_tcp:close(Client).
@@ -344,9 +344,9 @@ pause_writing_when_the_peer_does_not_read(_) ->
     wait_seen(<<"paused">>),
     {ok, Waiting} = run(buffered, []),
     ?assert(Waiting > 65536),
-    {ok, All} = gen_tcp:recv(Client, 8000000, 20000),
+    {ok, All} = gen_tcp:recv(Client, 8000000, 60000),
     ?assertEqual(8000000, byte_size(All)),
-    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    {error, closed} = gen_tcp:recv(Client, 0, 60000),
     wait_seen({<<"lost">>, none}),
     ?assert(lists:member(<<"resumed">>, seen())).
 
@@ -367,8 +367,8 @@ pause_reading_holds_the_peer_back(_) ->
 half_close(_) ->
     Client = attached('HalfClose'),
     ok = gen_tcp:shutdown(Client, write),
-    {ok, <<"last words">>} = gen_tcp:recv(Client, 10, 5000),
-    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    {ok, <<"last words">>} = gen_tcp:recv(Client, 10, 60000),
+    {error, closed} = gen_tcp:recv(Client, 0, 60000),
     wait_seen({<<"lost">>, none}).
 
 peer_resets(_) ->
@@ -379,19 +379,19 @@ peer_resets(_) ->
 
 close_flushes(_) ->
     Client = attached('Source'),
-    {ok, _} = gen_tcp:recv(Client, 8000000, 20000),
-    {error, closed} = gen_tcp:recv(Client, 0, 5000).
+    {ok, _} = gen_tcp:recv(Client, 8000000, 60000),
+    {error, closed} = gen_tcp:recv(Client, 0, 60000).
 
 abort_closes_at_once(_) ->
     Client = attached('Echo'),
     {ok, none} = run(abort, []),
-    {error, _} = gen_tcp:recv(Client, 0, 5000),
+    {error, _} = gen_tcp:recv(Client, 0, 60000),
     wait_seen({<<"lost">>, none}).
 
 protocol_that_raises(_) ->
     Client = attached('Raises'),
     ok = gen_tcp:send(Client, <<"x">>),
-    {error, _} = gen_tcp:recv(Client, 0, 5000),
+    {error, _} = gen_tcp:recv(Client, 0, 60000),
     wait_seen({<<"lost">>, <<"ValueError">>}),
     ?assert(lists:member(<<"ValueError">>, seen())),
     {ok, none} = run(no_handler, []).
@@ -400,7 +400,7 @@ factory_that_raises(_) ->
     {Client, Server} = pair(),
     {error, <<"RuntimeError: no protocol">>} =
         py_event_loop_proc:attach(events(), Server, {events_fixture, bad_factory, []}),
-    {error, closed} = gen_tcp:recv(Client, 0, 5000),
+    {error, closed} = gen_tcp:recv(Client, 0, 60000),
     {error, _} = py_event_loop_proc:attach(events(), Server, {events_fixture, 'Echo', []}).
 
 datagrams(_) ->
@@ -411,7 +411,7 @@ datagrams(_) ->
     [begin
         ok = gen_udp:send(Client, {127, 0, 0, 1}, Port, integer_to_binary(I)),
         Back = integer_to_binary(I),
-        {ok, {{127, 0, 0, 1}, Port, Back}} = gen_udp:recv(Client, 0, 5000)
+        {ok, {{127, 0, 0, 1}, Port, Back}} = gen_udp:recv(Client, 0, 60000)
      end || I <- lists:seq(1, 100)],
     ok = gen_udp:close(Client).
 
@@ -454,7 +454,7 @@ socket_is_closed_with_the_loop(_) ->
         {Client, Server} = pair(),
         ok = py_event_loop_proc:attach(Loop, Server, {events_fixture, 'Echo', []}),
         ok = py_context:stop_loop(Context, 0),
-        {error, closed} = gen_tcp:recv(Client, 0, 5000)
+        {error, closed} = gen_tcp:recv(Client, 0, 60000)
     end).
 
 dead_event_process_answers_all(_) ->
@@ -467,7 +467,7 @@ dead_event_process_answers_all(_) ->
         exit(Loop, kill),
         {error, {'ErlangError', #{message := Message}}} = py:async_await(Ref),
         ?assertMatch({match, _}, re:run(Message, "noproc")),
-        {error, closed} = gen_tcp:recv(Client, 0, 5000),
+        {error, closed} = gen_tcp:recv(Client, 0, 60000),
         wait_seen({<<"lost">>, <<"ConnectionResetError">>}),
         %% The next one who needs it gets a new one.
         {ok, Next} = py_event_loop_proc:of_context(Context),
@@ -582,7 +582,7 @@ sockets_by_the_hundred(_) ->
         Data = integer_to_binary(I),
         [begin
             ok = gen_tcp:send(Client, Data),
-            {ok, Data} = gen_tcp:recv(Client, byte_size(Data), 10000)
+            {ok, Data} = gen_tcp:recv(Client, byte_size(Data), 60000)
          end || _ <- lists:seq(1, 10)],
         gen_tcp:close(Client)
     end),

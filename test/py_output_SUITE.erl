@@ -1,6 +1,8 @@
 %% Python's standard streams and logging on the Erlang side.
 -module(py_output_SUITE).
 
+-include_lib("stdlib/include/assert.hrl").
+
 -export([suite/0]).
 -export([all/0]).
 -export([init_per_suite/1]).
@@ -27,7 +29,7 @@ suite() ->
 
 -spec all() -> [atom()].
 all() ->
-    [F || {F, 1} <- ?MODULE:module_info(exports), not lists:member(F, [init_per_suite, end_per_suite, module_info])].
+    py_test_lib:cases(?MODULE).
 
 -spec init_per_suite([{atom(), term()}]) -> [{atom(), term()}].
 init_per_suite(Config) ->
@@ -46,7 +48,7 @@ with_device(Fun) ->
     with_device(Fun, []).
 
 with_device(Fun, Input) ->
-    Device = spawn_link(fun() -> device([], Input) end),
+    Device = py_test_lib:device(Input),
     {_, Monitor} = spawn_monitor(fun() ->
         group_leader(Device, self()),
         Fun()
@@ -54,30 +56,7 @@ with_device(Fun, Input) ->
     receive
         {'DOWN', Monitor, process, _, Why} -> normal = Why
     end,
-    Device ! {written, self()},
-    receive
-        {Device, Text} -> Text
-    end.
-
-device(Written, Input) ->
-    receive
-        {io_request, From, Ref, {put_chars, unicode, Chars}} ->
-            From ! {io_reply, Ref, ok},
-            device([Written, Chars], Input);
-        {io_request, From, Ref, {get_line, _, _}} ->
-            {Line, Rest} =
-                case Input of
-                    [First | Others] -> {First, Others};
-                    [] -> {eof, []}
-                end,
-            From ! {io_reply, Ref, Line},
-            device(Written, Rest);
-        {io_request, From, Ref, _} ->
-            From ! {io_reply, Ref, {error, request}},
-            device(Written, Input);
-        {written, From} ->
-            From ! {self(), unicode:characters_to_binary(Written)}
-    end.
+    py_test_lib:written(Device).
 
 %% ---- output ----
 
@@ -118,7 +97,7 @@ output_comes_before_the_result(_Config) ->
 stderr_goes_to_standard_error(_Config) ->
     Real = whereis(standard_error),
     true = unregister(standard_error),
-    Device = spawn_link(fun() -> device([], []) end),
+    Device = py_test_lib:device(),
     true = register(standard_error, Device),
     try
         ok = py:exec(<<"import sys\nprint('wrong', file=sys.stderr)">>)
@@ -126,10 +105,7 @@ stderr_goes_to_standard_error(_Config) ->
         unregister(standard_error),
         register(standard_error, Real)
     end,
-    Device ! {written, self()},
-    receive
-        {Device, Text} -> <<"wrong\n">> = Text
-    end.
+    <<"wrong\n">> = py_test_lib:written(Device).
 
 a_dead_group_leader_loses_no_call(_Config) ->
     Test = self(),
@@ -266,7 +242,7 @@ records_below_the_level_do_not_cross(_Config) ->
     ok = logger:set_primary_config(level, notice),
     ok = py:configure_logging(),
     [warning, error] = Levels(),
-    {'EXIT', {{bad_option, {level, loud}}, _}} = (catch py:configure_logging(#{level => loud})),
+    ?assertError({bad_option, {level, loud}}, py:configure_logging(#{level => loud})),
     ok = py:configure_logging(#{level => warning}).
 
 warnings_and_lost_exceptions_are_logged(_Config) ->

@@ -66,7 +66,9 @@ gil_held_in_c_stops_the_clock(_) ->
     {Args, Release} = holder(C),
     Holding = py:spawn_call(C, '__main__', hold_the_gil, Args),
     py_test_lib:running({C, 1}),
-    Results = py_test_lib:parallel(10, fun(I) -> py:call(C, builtins, abs, [I], #{}, 20 * I) end),
+    Results = py_test_lib:abandoning(fun() ->
+        py_test_lib:parallel(10, fun(I) -> py:call(C, builtins, abs, [I], #{}, 20 * I) end)
+    end),
     ?assertEqual([{error, timeout}], lists:usort([plain(R) || R <- Results])),
     {error, timeout} = py:await(Holding, 10),
     Release(),
@@ -105,7 +107,7 @@ gil_held_in_c_blocks_the_end_of_a_context(_) ->
     Holding = py:spawn_call(C, '__main__', hold_the_gil, Args),
     py_test_lib:running({C, 1}),
     Waiting = [py:spawn_call(C, builtins, abs, [I]) || I <- [1, 2, 3]],
-    py_context:stop(C),
+    py_test_lib:abandoning(fun() -> py_context:stop(C) end),
     {error, {stopped, abandoned}} = py:await(Holding),
     [?assertMatch({error, _}, py:await(W)) || W <- Waiting],
     Release().

@@ -201,8 +201,8 @@ errors_of_lists(_) ->
     ?assertMatch({match, _}, re:run(Message, "not iterable")).
 
 list_stops_at_its_deadline(_) ->
-    {error, timeout} = py:stream(stream_fixture, endless, [], #{}, 50),
-    {error, timeout} = py:stream(stream_fixture, aendless, [], #{}, 50),
+    {error, timeout} = py:stream(stream_fixture, endless, [], #{}, 1000),
+    {error, timeout} = py:stream(stream_fixture, aendless, [], #{}, 1000),
     wait_seen(<<"closed">>),
     wait_seen(<<"aclosed">>),
     {ok, [0]} = py:stream(stream_fixture, acount, [1]).

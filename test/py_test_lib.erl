@@ -2,9 +2,12 @@
 %% check that a suite leaves nothing behind: no request, no ref, no context of its own, no fd, no thread.
 -module(py_test_lib).
 
+-export([cases/1]).
 -export([start/1]).
 -export([long_grace/0]).
 -export([loop/2]).
+-export([abandoning/1]).
+-export([begun/2]).
 -export([stop/1]).
 -export([eventually/1]).
 -export([eventually/2]).
@@ -15,12 +18,21 @@
 -export([blocker/1]).
 -export([running/1]).
 -export([no_messages/0]).
+-export([device/0]).
+-export([device/1]).
+-export([written/1]).
 -export([threads/0]).
 -export([run_node/2]).
 -export([run_node/3]).
 
--define(WAIT_MS, 20000).
--define(GRACE_MS, 1000).
+-define(WAIT_MS, 60000).
+-define(GRACE_MS, 5000).
+-define(SHORT_GRACE_MS, 500).
+
+%% A suite's test cases: what it exports with one argument.
+-spec cases(module()) -> [atom()].
+cases(Suite) ->
+    [F || {F, 1} <- Suite:module_info(exports), not lists:member(F, [init_per_suite, end_per_suite, module_info])].
 
 %% Of a suite: init_per_suite and end_per_suite.
 -spec start([{atom(), term()}]) -> [{atom(), term()}].
@@ -33,7 +45,7 @@ start(Config) ->
     ok = logger:set_primary_config(level, emergency), %% processes are killed by the hundred
     [{py_fds, fds()}, {py_contexts, length(py_context:list())}, {log_level, Level} | Config].
 
-%% On a machine with more to do than it can, a thread that is to stop may not run at all for a quarter of a second.
+%% On a machine with more to do than it can, a thread that is to stop may not run at all for a second and more.
 -spec long_grace() -> ok.
 long_grace() ->
     _ = application:load(erlang_python),
@@ -48,6 +60,28 @@ loop(Backend, Config) ->
     {ok, _} = application:ensure_all_started(erlang_python),
     {ok, _} = py:stacks(),
     [{backend, Backend} | Config].
+
+%% Runs Fun, in which something is meant to be abandoned.
+-spec abandoning(fun(() -> Result)) -> Result.
+abandoning(Fun) ->
+    ok = py_nif:grace(?SHORT_GRACE_MS),
+    try
+        Fun()
+    after
+        ok = py_nif:grace(?GRACE_MS)
+    end.
+
+%% Fun(Ms), again with twice the time while it gives Early: for a deadline that is to come when the call has begun.
+-spec begun(fun((pos_integer()) -> Result), Result) -> Result.
+begun(Fun, Early) ->
+    begun(Fun, Early, 20).
+
+-spec begun(fun((pos_integer()) -> Result), Result, pos_integer()) -> Result.
+begun(Fun, Early, Ms) ->
+    case Fun(Ms) of
+        Early when Ms < ?WAIT_MS -> begun(Fun, Early, 2 * Ms);
+        Result -> Result
+    end.
 
 -spec stop([{atom(), term()}]) -> ok.
 stop(Config) ->
@@ -181,6 +215,43 @@ running({Context, N}) ->
 no_messages() ->
     {messages, []} = process_info(self(), messages),
     ok.
+
+%% A process that can be a group leader: it records what is written and gives these lines to who reads.
+-spec device() -> pid().
+device() ->
+    device([]).
+
+-spec device([string()]) -> pid().
+device(Lines) ->
+    spawn_link(fun() -> device([], Lines) end).
+
+device(Written, Lines) ->
+    receive
+        {io_request, From, Ref, {put_chars, unicode, Chars}} ->
+            From ! {io_reply, Ref, ok},
+            device([Written, Chars], Lines);
+        {io_request, From, Ref, {get_line, _, _}} ->
+            {Line, Rest} =
+                case Lines of
+                    [First | Others] -> {First, Others};
+                    [] -> {eof, []}
+                end,
+            From ! {io_reply, Ref, Line},
+            device(Written, Rest);
+        {io_request, From, Ref, _} ->
+            From ! {io_reply, Ref, {error, request}},
+            device(Written, Lines);
+        {written, From} ->
+            From ! {self(), unicode:characters_to_binary(Written)}
+    end.
+
+%% What was written to a device, which ends.
+-spec written(pid()) -> binary().
+written(Device) ->
+    Device ! {written, self()},
+    receive
+        {Device, Text} -> Text
+    end.
 
 %% Runs Erlang expressions in a node of its own, an OS process; {ExitStatus, Output}. It is killed after a minute.
 -spec run_node([{atom(), term()}], iodata()) -> {integer() | killed, binary()}.
