@@ -280,9 +280,7 @@ void *py_async_main(void *arg)
     PyThreadState_Clear(ts);
     PyThreadState_DeleteCurrent();
     tell_stopped(&context->async);
-    if (atomic_fetch_sub(&context->threads_alive, 1) == 1 && atomic_load(&context->closing)) {
-        py_runtime_forget(context);
-    }
+    py_context_thread_gone(context);
     enif_release_resource(context);
     return NULL;
 }

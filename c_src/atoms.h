@@ -38,6 +38,9 @@
     A(noproc, "noproc")                                                                                                \
     A(stopped, "stopped")                                                                                              \
     A(main, "__main__")                                                                                                \
+    A(main_, "main")                                                                                                   \
+    A(thread, "thread")                                                                                                \
+    A(interpreter, "interpreter")                                                                                      \
     A(buffer, "buffer")                                                                                                \
     A(Exception, "Exception")                                                                                          \
     A(qualname, "qualname")                                                                                            \

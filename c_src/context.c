@@ -5,6 +5,7 @@
 #include "callback.h"
 #include "convert.h"
 #include "interpreter.h"
+#include "isolated.h"
 #include "runtime.h"
 #include "state.h"
 #include "watchdog.h"
@@ -19,6 +20,26 @@ static _Atomic uint64_t next_id = 1;
 
 /* ---- life ---- */
 
+/* Once. No thread of it is left, so its namespace may go, and its interpreter with that. */
+static void release_interp(py_context *context)
+{
+    if (atomic_exchange(&context->gone, true)) {
+        return;
+    }
+    if (context->main != NULL) {
+        py_interp_drop_later(context->interp, context->main);
+    }
+    py_interp_leave(context->interp);
+}
+
+void py_context_thread_gone(py_context *context)
+{
+    if (atomic_fetch_sub(&context->threads_alive, 1) == 1) {
+        py_runtime_forget(context);
+        release_interp(context);
+    }
+}
+
 static void context_dtor(ErlNifEnv *env, void *obj)
 {
     py_context *context = obj;
@@ -29,9 +50,7 @@ static void context_dtor(ErlNifEnv *env, void *obj)
         context->pool = req->next;
         py_request_destroy(req);
     }
-    if (context->main != NULL) {
-        py_interp_drop_later(context->interp, context->main);
-    }
+    release_interp(context);
     py_interp_release(context->interp);
     atomic_fetch_sub(&py_contexts_live, 1);
     py_parker_destroy(&context->parker);
@@ -57,9 +76,9 @@ int py_context_load(ErlNifEnv *env)
 }
 
 PY_NIF(context_new_nif)
-{ /* (SharesMain, MaxThreads, SpinNs, MaxQueue, Flags) */
+{ /* (SharesMain, MaxThreads, SpinNs, MaxQueue, Flags, Interpreter | main) */
     py_context *context;
-    py_interp *interp = py_runtime_interp();
+    py_interp *interp = py_isolated_of(env, argv[5]);
     ErlNifUInt64 spin_ns, max_queue;
     unsigned max_threads, flags;
     bool started = true;
@@ -69,6 +88,9 @@ PY_NIF(context_new_nif)
     if (!enif_get_uint(env, argv[1], &max_threads) || max_threads == 0 || !enif_get_uint64(env, argv[2], &spin_ns) ||
         !enif_get_uint64(env, argv[3], &max_queue) || !enif_get_uint(env, argv[4], &flags)) {
         return enif_make_badarg(env);
+    }
+    if (interp == NULL) {
+        interp = py_runtime_interp();
     }
     if (interp == NULL) {
         return enif_make_tuple2(env, py_atoms.error, py_atoms.not_started);
@@ -92,14 +114,16 @@ PY_NIF(context_new_nif)
     py_parker_init(&context->parker);
     py_async_init(context);
     py_interp_keep(interp);
+    py_interp_enter(interp);
     context->interp = interp;
+    atomic_init(&context->threads_alive, 1);
     atomic_fetch_add(&py_contexts_live, 1);
     enif_self(env, &context->owner);
     py_runtime_remember(context);
     pthread_mutex_lock(&context->take_lock);
     /* A program's `__main__` is held, and a second thread there, only once Erlang calls into it: the watchdog starts
      * the worker then. */
-    if (!context->shares_main || !py_runtime_is_program()) {
+    if (!context->shares_main || interp->own || !py_runtime_is_program()) {
         started = py_worker_start(context);
     }
     pthread_mutex_unlock(&context->take_lock);
@@ -107,6 +131,11 @@ PY_NIF(context_new_nif)
         py_runtime_forget(context);
         enif_release_resource(context);
         return enif_make_tuple2(env, py_atoms.error, py_atoms.system_limit);
+    }
+    if (interp->own) {
+        pthread_mutex_lock(&interp->jobs_lock);
+        interp->context = context;
+        pthread_mutex_unlock(&interp->jobs_lock);
     }
     if (enif_monitor_process(env, context, &context->owner, &context->monitor) != 0) {
         py_context_close(context, env);
@@ -357,14 +386,29 @@ void py_context_stop_running(py_context *context, int stop)
     py_watchdog_waiting();
 }
 
+/* Nobody is sent to the context of that interpreter any more. */
+static void leave_interp(py_context *context)
+{
+    py_interp *interp = context->interp;
+
+    pthread_mutex_lock(&interp->jobs_lock);
+    if (interp->context == context) {
+        interp->context = NULL;
+    }
+    pthread_mutex_unlock(&interp->jobs_lock);
+    py_isolated_closed(interp);
+}
+
 void py_context_close(py_context *context, ErlNifEnv *env)
 {
     py_request *queued, *req;
     py_worker *w;
     size_t n = 0;
+    bool first;
 
     pthread_mutex_lock(&context->take_lock);
     pthread_mutex_lock(&context->inbox_lock);
+    first = !context->closed;
     context->closed = true;
     atomic_store(&context->closing, true);
     queued = context->ready;
@@ -386,6 +430,9 @@ void py_context_close(py_context *context, ErlNifEnv *env)
         py_parker_wake(&w->parker);
     }
     pthread_mutex_unlock(&context->take_lock);
+    if (first) {
+        leave_interp(context);
+    }
     py_parker_wake(&context->parker);
     py_async_close(context, env);
     py_watchdog_waiting();
@@ -398,8 +445,8 @@ void py_context_close(py_context *context, ErlNifEnv *env)
         py_request_free(req);
     }
     atomic_fetch_sub(&context->queued, n);
-    if (atomic_load(&context->threads_alive) == 0) {
-        py_runtime_forget(context);
+    if (first) {
+        py_context_thread_gone(context);
     }
 }
 

@@ -22,7 +22,7 @@
 
 struct py_context {
     uint64_t id;          /* C */
-    py_interp *interp;    /* C, kept */
+    py_interp *interp;    /* C, kept, and used until it is gone */
     bool shares_main;     /* C: its namespace is sys.modules['__main__'] */
     unsigned max_threads; /* C */
     uint64_t spin_ns;     /* C */
@@ -59,7 +59,10 @@ struct py_context {
 
     py_async async; /* its loop */
 
-    _Atomic int threads_alive; /* worker and loop threads that still use this struct */
+    /* Workers, the loop, and one until it is closed. With the last of them the context is gone: it uses nothing of its
+     * interpreter's any more. */
+    _Atomic int threads_alive;
+    _Atomic bool gone;
 };
 
 /* Of context_new, beside PY_CONV_BYTES. */
@@ -87,6 +90,9 @@ py_request *py_context_take(py_context *context, py_worker *w, py_take *take);
 /* A worker's first and last steps in the context. Attached. */
 void py_context_enter(py_context *context);
 void py_context_leave(py_context *context, py_worker *w);
+
+/* A thread's very last step, detached: one less of threads_alive. Keep the context meanwhile. */
+void py_context_thread_gone(py_context *context);
 
 /* Whether the watchdog has anything to look at. The watchdog's. */
 bool py_context_is_busy(py_context *context);

@@ -5,6 +5,8 @@
 #include "callback.h"
 #include "channel.h"
 #include "context.h"
+#include "interpreter.h"
+#include "isolated.h"
 #include "park.h"
 #include "ref.h"
 #include "watchdog.h"
@@ -52,6 +54,8 @@ PY_NIF(context_info_nif)
     put(env, &map, "max_threads", enif_make_uint(env, context->max_threads));
     put(env, &map, "queued", enif_make_uint64(env, atomic_load(&context->queued)));
     put(env, &map, "loop_requests", enif_make_uint64(env, py_async_open(context)));
+    put(env, &map, "isolation", context->interp->own ? py_atoms.interpreter : py_atoms.thread);
+    put(env, &map, "interpreter", enif_make_uint64(env, context->interp->id));
     put(env, &map, "closed", atomic_load(&context->closing) ? py_atoms.true_ : py_atoms.false_);
     return map;
 }
@@ -68,6 +72,9 @@ PY_NIF(counters_nif)
     put(env, &map, "channels", enif_make_int64(env, atomic_load(&py_channels_live)));
     put(env, &map, "callbacks", enif_make_int64(env, atomic_load(&py_callbacks_live)));
     put(env, &map, "contexts", enif_make_int64(env, atomic_load(&py_contexts_live)));
+    put(env, &map, "interpreters", enif_make_int64(env, atomic_load(&py_isolated_live)));
+    put(env, &map, "interpreters_left", enif_make_int64(env, atomic_load(&py_isolated_left)));
+    put(env, &map, "interpreters_ending", enif_make_int64(env, atomic_load(&py_isolated_ending)));
     put(env, &map, "atoms", enif_make_uint64(env, py_atoms_made()));
     return map;
 }

@@ -2,6 +2,7 @@
 #include "interpreter.h"
 
 #include "context.h"
+#include "isolated.h"
 #include "program.h"
 #include "state.h"
 #include "worker.h"
@@ -28,6 +29,54 @@ void py_interp_release(py_interp *interp)
         enif_free(interp->drops);
         enif_free(interp);
     }
+}
+
+void py_interp_use(py_interp *interp)
+{
+    py_interp_keep(interp);
+    atomic_fetch_add(&interp->users, 1);
+}
+
+bool py_interp_try_use(py_interp *interp)
+{
+    long users = atomic_load(&interp->users);
+
+    while (users > 0) {
+        if (atomic_compare_exchange_weak(&interp->users, &users, users + 1)) {
+            py_interp_keep(interp);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The caller still keeps the struct. */
+static void tell_janitor(py_interp *interp)
+{
+    atomic_store(&interp->news, true);
+    py_parker_wake(&interp->parker);
+}
+
+void py_interp_unuse(py_interp *interp)
+{
+    if (atomic_fetch_sub(&interp->users, 1) == 1) {
+        tell_janitor(interp);
+    }
+    py_interp_release(interp);
+}
+
+void py_interp_enter(py_interp *interp)
+{
+    py_interp_use(interp);
+    atomic_fetch_add(&interp->contexts, 1);
+}
+
+void py_interp_leave(py_interp *interp)
+{
+    if (atomic_fetch_sub(&interp->contexts, 1) == 1) {
+        tell_janitor(interp);
+    }
+    py_interp_unuse(interp);
 }
 
 void py_interp_drop_later(py_interp *interp, PyObject *obj)
@@ -143,27 +192,35 @@ static void run_jobs(py_interp *interp)
     }
 }
 
+/* Detached: sleeps until there is something to do, for `ns` at most. */
+static void janitor_wait(py_interp *interp, uint64_t ns)
+{
+    py_parker_prepare(&interp->parker);
+    if (atomic_load(&interp->jobs_pending) || atomic_load(&interp->news)) {
+        py_parker_cancel(&interp->parker);
+    } else if (atomic_load(&interp->drops_pending) != 0) {
+        /* Workers drop between requests; wait a little, so that a busy one gets there first and many go at once.
+         * Who drops meanwhile, a scheduler, need not wake us: we look again after `delaying` is false. */
+        atomic_store(&interp->delaying, true);
+        py_parker_sleep(&interp->parker, DROP_DELAY_NS);
+        atomic_store(&interp->delaying, false);
+    } else {
+        py_parker_sleep(&interp->parker, ns);
+    }
+}
+
 static void *janitor_main(void *arg)
 {
     py_interp *interp = arg;
     PyThreadState *ts = NULL; /* made when there is something to do: an idle janitor is no thread that Python knows */
+    uint64_t pause = PY_FOREVER;
+    bool ending = false;
 
     py_program_block_signals();
     for (;;) {
-        py_parker_prepare(&interp->parker);
-        if (atomic_load(&interp->jobs_pending)) {
-            py_parker_cancel(&interp->parker);
-        } else if (atomic_load(&interp->drops_pending) != 0) {
-            /* Workers drop between requests; wait a little, so that a busy one gets there first and many go at once.
-             * Who drops meanwhile, a scheduler, need not wake us: we look again after `delaying` is false. */
-            atomic_store(&interp->delaying, true);
-            py_parker_sleep(&interp->parker, DROP_DELAY_NS);
-            atomic_store(&interp->delaying, false);
-        } else {
-            py_parker_sleep(&interp->parker, PY_FOREVER);
-            continue;
-        }
-        if (!atomic_load(&interp->jobs_pending) && atomic_load(&interp->drops_pending) == 0) {
+        janitor_wait(interp, pause);
+        ending |= atomic_exchange(&interp->news, false) && interp->own && atomic_load(&interp->contexts) == 0;
+        if (!ending && !atomic_load(&interp->jobs_pending) && atomic_load(&interp->drops_pending) == 0) {
             continue;
         }
         if (ts == NULL) {
@@ -172,12 +229,15 @@ static void *janitor_main(void *arg)
         PyEval_RestoreThread(ts);
         run_jobs(interp);
         py_interp_run_drops(interp);
-        PyEval_SaveThread();
+        if (ending && py_isolated_end(interp, &pause)) {
+            return NULL;
+        }
+        ts = PyEval_SaveThread();
     }
     return NULL;
 }
 
-py_interp *py_interp_new(py_state *state)
+py_interp *py_interp_new(py_state *state, bool own, const char *label)
 {
     py_interp *interp = enif_alloc(sizeof *interp);
 
@@ -186,10 +246,15 @@ py_interp *py_interp_new(py_state *state)
         return NULL;
     }
     memset(interp, 0, sizeof *interp);
-    atomic_init(&interp->refcount, 1);
+    atomic_init(&interp->refcount, 2); /* the janitor's and the caller's */
+    atomic_init(&interp->users, 1);
+    atomic_init(&interp->contexts, 1);
     atomic_init(&interp->alive, true);
     interp->id = atomic_fetch_add(&next_id, 1);
+    interp->own = own;
+    snprintf(interp->label, sizeof interp->label, "%s", label);
     interp->interp = PyInterpreterState_Get();
+    interp->anchor = PyThreadState_Get();
     interp->state = state;
     pthread_mutex_init(&interp->drop_lock, NULL);
     pthread_mutex_init(&interp->jobs_lock, NULL);
@@ -198,6 +263,9 @@ py_interp *py_interp_new(py_state *state)
     state->interp = interp;
     if (!py_thread_start(janitor_main, interp, "py_janitor")) {
         PyErr_SetString(PyExc_RuntimeError, "cannot start a thread");
+        state->interp = NULL;
+        atomic_store(&interp->refcount, 1);
+        py_interp_release(interp);
         return NULL;
     }
     return interp;

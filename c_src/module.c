@@ -1,6 +1,7 @@
 /* The module `_erlang`: multi-phase init that hands its state to each part in turn. Attached. */
 #include "module.h"
 
+#include "frames.h"
 #include "state.h"
 
 #define PARTS(P)                                                                                                       \
@@ -28,7 +29,7 @@ static int module_exec(PyObject *module)
     }
     PARTS(PART_INIT)
 #undef PART_INIT
-    return 0;
+    return py_frames_init(module);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

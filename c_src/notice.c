@@ -8,7 +8,7 @@
 struct py_notice {
     py_event event; /* first: a poller's */
     py_interp_job job;
-    py_interp *interp; /* kept */
+    py_interp *interp; /* used */
     py_poller *poller; /* kept; NULL: somebody else's loop */
     PyObject *loop, *callback;
 };
@@ -21,7 +21,7 @@ static void notice_free(py_notice *notice)
     if (notice->poller != NULL) {
         py_poller_release(notice->poller);
     }
-    py_interp_release(notice->interp);
+    py_interp_unuse(notice->interp);
     enif_free(notice);
 }
 
@@ -44,7 +44,7 @@ static void event_drop(py_event *event)
     py_interp_drop_later(notice->interp, notice->loop);
     py_interp_drop_later(notice->interp, notice->callback);
     py_poller_release(notice->poller);
-    py_interp_release(notice->interp);
+    py_interp_unuse(notice->interp);
     enif_free(notice);
 }
 
@@ -61,8 +61,13 @@ static void job_run(py_interp_job *job)
 
 py_notice *py_notice_new(py_state *st, PyObject *loop, PyObject *callback)
 {
-    py_notice *notice = enif_alloc(sizeof *notice);
+    py_notice *notice;
 
+    if (st->interp == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this interpreter was not started from Erlang");
+        return NULL;
+    }
+    notice = enif_alloc(sizeof *notice);
     if (notice == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -73,7 +78,7 @@ py_notice *py_notice_new(py_state *st, PyObject *loop, PyObject *callback)
     notice->event.type = PY_EVENT_CALL_RESULT;
     notice->job.run = job_run;
     notice->interp = st->interp;
-    py_interp_keep(notice->interp);
+    py_interp_use(notice->interp);
     if (PyObject_TypeCheck(loop, st->loop.loop_type)) {
         notice->poller = py_loop_poller(py_loop_of(st, loop));
     }

@@ -7,6 +7,7 @@
 #include "channel.h"
 #include "context.h"
 #include "info.h"
+#include "isolated.h"
 #include "program.h"
 #include "poller_beam.h"
 #include "poller_nif.h"
@@ -20,7 +21,10 @@ static ErlNifFunc functions[] = {
     {"runtime_start", 2, runtime_start_nif, 0},
     {"runtime_flush", 2, runtime_flush_nif, 0},
     {"program_run", 0, program_run_nif, 0},
-    {"context_new", 5, context_new_nif, 0},
+    {"interpreter_start", 2, interpreter_start_nif, 0},
+    {"interpreter_ask", 3, interpreter_ask_nif, 0},
+    {"ref_context", 1, ref_context_nif, 0},
+    {"context_new", 6, context_new_nif, 0},
     {"context_close", 1, context_close_nif, 0},
     {"context_interrupt", 1, context_interrupt_nif, 0},
     {"context_info", 1, context_info_nif, 0},
@@ -59,8 +63,8 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)priv_data;
     (void)info;
     py_atoms_init(env);
-    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_types_load(env) < 0 ||
-        py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 ||
+    if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_isolated_load(env) < 0 ||
+        py_types_load(env) < 0 || py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 ||
         py_poller_nif_load(env) < 0 || py_beam_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }

@@ -20,7 +20,7 @@ static void hold_dtor(ErlNifEnv *env, void *resource)
     if (held->interp == NULL)
         return;
     py_interp_drop_later(held->interp, held->obj);
-    py_interp_release(held->interp);
+    py_interp_unuse(held->interp);
     atomic_fetch_sub(held->counter, 1);
 }
 
@@ -57,7 +57,7 @@ void py_ref_clear(py_state *st)
 static hold *hold_new(py_state *st, ErlNifResourceType *rtype, PyObject *obj, _Atomic long *counter)
 {
     hold *held = enif_alloc_resource(rtype, sizeof *held);
-    py_interp_keep(st->interp);
+    py_interp_use(st->interp);
     held->interp = st->interp;
     held->obj = Py_NewRef(obj);
     held->counter = counter;
@@ -131,13 +131,15 @@ PyObject *py_ref_object(py_state *st, ErlNifEnv *env, ERL_NIF_TERM resource)
     hold *held = found;
     if (PY_LIKELY(held->interp == st->interp))
         return Py_NewRef(held->obj);
-    if (atomic_load(&held->interp->alive))
-        PyErr_Format(PyExc_ValueError,
-                     "this reference belongs to Python interpreter %llu and cannot be used in another",
-                     (unsigned long long)held->interp->id);
-    else
-        PyErr_Format(PyExc_ValueError, "this reference belongs to Python interpreter %llu, which has ended",
-                     (unsigned long long)held->interp->id);
+    if (st->interp == NULL) {
+        PyErr_SetString(PyExc_ValueError, "this reference belongs to an interpreter that Erlang started");
+        return NULL;
+    }
+    PyErr_Format(PyExc_ValueError,
+                 "this reference belongs to Python interpreter %llu (%s)%s and cannot be used in interpreter %llu (%s)",
+                 (unsigned long long)held->interp->id, held->interp->label,
+                 atomic_load(&held->interp->alive) ? "" : ", which has ended,", (unsigned long long)st->interp->id,
+                 st->interp->label);
     return NULL;
 }
 

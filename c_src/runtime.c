@@ -27,6 +27,7 @@ static struct {
     bool main_started, program;     /* guarded by lock; a program's main thread is the initial one */
     py_parker parker;
     _Atomic(py_interp *) interp;
+    char *python_path;      /* main thread's: the directory of the package */
     char failure[TEXT_MAX]; /* main thread's: why initialisation failed; it is not tried twice */
 } runtime;
 
@@ -281,38 +282,31 @@ done:
 }
 
 /* sys.path[0:0] = [path]; the rest of the start-up policy is Python: erlang._boot. */
-static int boot(runtime_job *job)
+int py_runtime_boot(bool main)
 {
-    char *path = config_string(job, "python_path");
     PyObject *sys_path = PySys_GetObject("path"), *item = NULL, *module = NULL, *done = NULL;
-    int rc = -1;
 
     if (runtime.program) {
-        rc = py_program_boot(path);
-        enif_free(path);
-        return rc;
+        return py_program_boot(runtime.python_path);
     }
-    if (path != NULL && sys_path != NULL) {
-        item = PyUnicode_DecodeFSDefault(path);
+    if (runtime.python_path != NULL && sys_path != NULL) {
+        item = PyUnicode_DecodeFSDefault(runtime.python_path);
         if (item == NULL || PyList_Insert(sys_path, 0, item) < 0) {
             goto err;
         }
     }
     module = PyImport_ImportModule("erlang._boot");
-    if (module == NULL) {
-        goto err;
+    if (module != NULL) {
+        done = PyObject_CallMethod(module, "boot", "O", main ? Py_True : Py_False);
     }
-    done = PyObject_CallMethod(module, "boot", NULL);
-    rc = done == NULL ? -1 : 0;
 err:
     Py_XDECREF(item);
     Py_XDECREF(module);
     Py_XDECREF(done);
-    enif_free(path);
-    return rc;
+    return done == NULL ? -1 : 0;
 }
 
-static void describe_exception(char *out, size_t size)
+void py_runtime_describe_exception(char *out, size_t size)
 {
     PyObject *exc = PyErr_GetRaisedException(), *text = exc == NULL ? NULL : PyObject_Str(exc);
     const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
@@ -344,9 +338,10 @@ static void start_python(runtime_job *job)
         return;
     }
     module = PyImport_ImportModule("_erlang");
-    interp = module == NULL ? NULL : py_interp_new(py_state_of_module(module));
-    if (interp == NULL || boot(job) < 0) {
-        describe_exception(runtime.failure, TEXT_MAX);
+    interp = module == NULL ? NULL : py_interp_new(py_state_of_module(module), false, "main");
+    runtime.python_path = config_string(job, "python_path");
+    if (interp == NULL || py_runtime_boot(true) < 0) {
+        py_runtime_describe_exception(runtime.failure, TEXT_MAX);
         PyEval_SaveThread();
         return;
     }

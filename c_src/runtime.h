@@ -15,6 +15,13 @@ py_interp *py_runtime_interp(void);
 /* Whether this is a program of priv/erlpy (program.h). Constant once the interpreter runs. Any thread. */
 bool py_runtime_is_program(void);
 
+/* A new interpreter's first Python: the package `erlang` on sys.path, then erlang._boot.boot. 0, or -1 with an
+ * exception. Attached to it. */
+int py_runtime_boot(bool main);
+
+/* The exception that is set as text, and clears it. Attached. */
+void py_runtime_describe_exception(char *out, size_t size);
+
 /* Contexts that have threads. The list keeps what is on it. */
 void py_runtime_remember(py_context *context);
 void py_runtime_forget(py_context *context);

@@ -60,6 +60,7 @@ static void stream_dtor(ErlNifEnv *env, void *obj)
     if (s->waiter != NULL) {
         py_interp_drop_later(s->context->interp, s->waiter);
     }
+    py_interp_unuse(s->context->interp);
     enif_free_env(s->env);
     pthread_mutex_destroy(&s->lock);
     enif_release_resource(s->context);
@@ -88,9 +89,14 @@ static void drop_wake(py_event *event) { enif_release_resource((char *)event - o
 
 static py_stream *stream_new(py_context *context)
 {
-    py_stream *s = enif_alloc_resource(stream_rtype, sizeof *s);
+    py_stream *s;
 
+    if (!py_interp_try_use(context->interp)) {
+        return NULL;
+    }
+    s = enif_alloc_resource(stream_rtype, sizeof *s);
     if (s == NULL) {
+        py_interp_unuse(context->interp);
         return NULL;
     }
     memset(s, 0, sizeof *s);
@@ -427,7 +433,7 @@ PY_NIF(stream_start_nif)
         return enif_make_badarg(env);
     }
     if ((s = stream_new(context)) == NULL) {
-        return py_atoms.system_limit;
+        return atomic_load(&context->closing) ? py_atoms.noproc : py_atoms.system_limit;
     }
     for (i = 0; i < 4; i++) {
         s->what[i] = enif_make_copy(s->env, argv[2 + i]);

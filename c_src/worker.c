@@ -301,9 +301,7 @@ static void *worker_main(void *arg)
     PyThreadState_Clear(w->ts);
     PyThreadState_DeleteCurrent();
     worker_free(w);
-    if (atomic_fetch_sub(&context->threads_alive, 1) == 1 && atomic_load(&context->closing)) {
-        py_runtime_forget(context);
-    }
+    py_context_thread_gone(context);
     enif_release_resource(context);
     return NULL;
 }

@@ -7,6 +7,8 @@
 -export([stop/1]).
 
 -define(FLUSH_MS, 5000).
+-define(END_MS, 3000).
+-define(LOOK_MS, 10).
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->
@@ -48,4 +50,20 @@ prep_stop(State) ->
 
 -spec stop(term()) -> ok.
 stop(_State) ->
-    ok.
+    await_interpreters(erlang:monotonic_time(millisecond) + ?END_MS).
+
+%% The contexts are gone; interpreters of their own run their atexit callbacks, as the main one did before.
+-spec await_interpreters(integer()) -> ok.
+await_interpreters(Until) ->
+    case py_nif:counters() of
+        #{interpreters_ending := 0} ->
+            ok;
+        #{interpreters_ending := Ending} ->
+            case erlang:monotonic_time(millisecond) < Until of
+                true ->
+                    timer:sleep(?LOOK_MS),
+                    await_interpreters(Until);
+                false ->
+                    logger:warning("~b Python interpreters did not end within ~b ms; left as they are", [Ending, ?END_MS])
+            end
+    end.

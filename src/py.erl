@@ -124,7 +124,7 @@
 %%     {ok, 4.0} = py:call(math, sqrt, [16.0]).
 -spec call(name() | ref(), name(), [term()]) -> result().
 call(Module, Function, Args) when is_list(Args) ->
-    py_request:run(py_request:default(), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(Module), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
 
 %% With keyword arguments, or in a context.
 -spec call(name() | ref(), name(), [term()], kwargs()) -> result();
@@ -132,7 +132,7 @@ call(Module, Function, Args) when is_list(Args) ->
 call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
     py_request:run(py_request:handle(Context), call, Module, Function, Args, [], ?TIMEOUT_MS, 0);
 call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    py_request:run(py_request:default(), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0).
+    py_request:run(py_request:default(Module), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0).
 
 %% With a timeout in ms (default 30000, or infinity), or options.
 %%     {error, timeout} = py:call(time, sleep, [60], #{}, 100).
@@ -141,7 +141,7 @@ call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
 call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
     py_request:run(py_request:handle(Context), call, Module, Function, Args, Kwargs, ?TIMEOUT_MS, 0);
 call(Module, Function, Args, Kwargs, Options) when is_list(Args), is_map(Kwargs) ->
-    py_request:run(py_request:default(), call, Module, Function, Args, Kwargs, Options).
+    py_request:run(py_request:default(Module), call, Module, Function, Args, Kwargs, Options).
 
 -spec call(pid(), name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> result().
 call(Context, Module, Function, Args, Kwargs, Options) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
@@ -150,14 +150,14 @@ call(Context, Module, Function, Args, Kwargs, Options) when is_pid(Context), is_
 %% Calls without waiting and without an answer; an exception goes nowhere. It runs on even when the caller dies.
 -spec cast(name() | ref(), name(), [term()]) -> ok | {error, overloaded | noproc | system_limit}.
 cast(Module, Function, Args) when is_list(Args) ->
-    py_request:submit(py_request:default(), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY).
+    py_request:submit(py_request:default(Module), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY).
 
 -spec cast(name() | ref(), name(), [term()], kwargs()) -> ok | {error, overloaded | noproc | system_limit};
     (pid(), name() | ref(), name(), [term()]) -> ok | {error, overloaded | noproc | system_limit}.
 cast(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
     py_request:submit(py_request:handle(Context), make_ref(), call, Module, Function, Args, [], infinity, ?NO_REPLY);
 cast(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    py_request:submit(py_request:default(), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
+    py_request:submit(py_request:default(Module), make_ref(), call, Module, Function, Args, Kwargs, infinity, ?NO_REPLY).
 
 -spec cast(pid(), name() | ref(), name(), [term()], kwargs()) -> ok | {error, overloaded | noproc | system_limit}.
 cast(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
@@ -167,14 +167,14 @@ cast(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args
 %%     Ref = py:spawn_call(math, sqrt, [16.0]), {ok, 4.0} = py:await(Ref).
 -spec spawn_call(name() | ref(), name(), [term()]) -> reference().
 spawn_call(Module, Function, Args) when is_list(Args) ->
-    py_request:start(py_request:default(), Module, Function, Args, []).
+    py_request:start(py_request:default(Module), Module, Function, Args, []).
 
 -spec spawn_call(name() | ref(), name(), [term()], kwargs()) -> reference();
     (pid(), name() | ref(), name(), [term()]) -> reference().
 spawn_call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
     py_request:start(py_request:handle(Context), Module, Function, Args, []);
 spawn_call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    py_request:start(py_request:default(), Module, Function, Args, Kwargs).
+    py_request:start(py_request:default(Module), Module, Function, Args, Kwargs).
 
 -spec spawn_call(pid(), name() | ref(), name(), [term()], kwargs()) -> reference().
 spawn_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
@@ -195,14 +195,14 @@ await(Ref, Timeout) ->
 %%     Ref = py:async_call(asyncio, sleep, [0.1, done]), {ok, <<"done">>} = py:async_await(Ref).
 -spec async_call(name() | ref(), name(), [term()]) -> reference().
 async_call(Module, Function, Args) when is_list(Args) ->
-    py_async:call(py_request:default(), Module, Function, {Args, []}).
+    py_async:call(py_request:default(Module), Module, Function, {Args, []}).
 
 -spec async_call(name() | ref(), name(), [term()], kwargs()) -> reference();
     (pid(), name() | ref(), name(), [term()]) -> reference().
 async_call(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
     py_async:call(py_request:handle(Context), Module, Function, {Args, []});
 async_call(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    py_async:call(py_request:default(), Module, Function, {Args, Kwargs}).
+    py_async:call(py_request:default(Module), Module, Function, {Args, Kwargs}).
 
 -spec async_call(pid(), name() | ref(), name(), [term()], kwargs()) -> reference().
 async_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
@@ -243,14 +243,14 @@ async_gather(Context, Specs, Options) when is_pid(Context), is_list(Specs), is_m
 %%     {ok, [1.0, 2.0, 3.0]} = py:map(math, sqrt, [[1], [4], [9]]).
 -spec map(name() | ref(), name(), [[term()]]) -> py_async:gather_result().
 map(Module, Function, List) when is_list(List) ->
-    py_async:map(py_request:default(), Module, Function, List, #{}).
+    py_async:map(py_request:default(Module), Module, Function, List, #{}).
 
 -spec map(name() | ref(), name(), [[term()]], py_async:gather_options()) -> py_async:gather_result();
     (pid(), name() | ref(), name(), [[term()]]) -> py_async:gather_result().
 map(Context, Module, Function, List) when is_pid(Context), is_list(List) ->
     py_async:map(py_request:handle(Context), Module, Function, List, #{});
 map(Module, Function, List, Options) when is_list(List), is_map(Options) ->
-    py_async:map(py_request:default(), Module, Function, List, Options).
+    py_async:map(py_request:default(Module), Module, Function, List, Options).
 
 -spec map(pid(), name() | ref(), name(), [[term()]], py_async:gather_options()) -> py_async:gather_result().
 map(Context, Module, Function, List, Options) when is_pid(Context), is_list(List), is_map(Options) ->
@@ -262,21 +262,21 @@ map(Context, Module, Function, List, Options) when is_pid(Context), is_list(List
 %%     {ok, [0, 1, 2]} = py:stream(builtins, range, [3]).
 -spec stream(name() | ref(), name(), [term()]) -> {ok, [term()]} | {error, error()}.
 stream(Module, Function, Args) when is_list(Args) ->
-    py_stream:collect(py_request:default(), call, Module, Function, Args, [], #{}).
+    py_stream:collect(py_request:default(Module), call, Module, Function, Args, [], #{}).
 
 -spec stream(name() | ref(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, error()};
     (pid(), name() | ref(), name(), [term()]) -> {ok, [term()]} | {error, error()}.
 stream(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
     py_stream:collect(py_request:handle(Context), call, Module, Function, Args, [], #{});
 stream(Module, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
-    py_stream:collect(py_request:default(), call, Module, Function, Args, Kwargs, #{}).
+    py_stream:collect(py_request:default(Module), call, Module, Function, Args, Kwargs, #{}).
 
 -spec stream(name() | ref(), name(), [term()], kwargs(), timeout() | options()) -> {ok, [term()]} | {error, error()};
     (pid(), name() | ref(), name(), [term()], kwargs()) -> {ok, [term()]} | {error, error()}.
 stream(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_list(Args), is_map(Kwargs) ->
     py_stream:collect(py_request:handle(Context), call, Module, Function, Args, Kwargs, #{});
 stream(Module, Function, Args, Kwargs, Options) when is_list(Args), is_map(Kwargs) ->
-    py_stream:collect(py_request:default(), call, Module, Function, Args, Kwargs, Options).
+    py_stream:collect(py_request:default(Module), call, Module, Function, Args, Kwargs, Options).
 
 %% All that the iterable which an expression gives yields.
 %%     {ok, [0, 1, 4]} = py:stream_eval(<<"(x * x for x in range(3))">>).
@@ -300,7 +300,7 @@ stream_eval(Context, Expression, Locals) when is_pid(Context), is_map(Locals) ->
 %% stream_ack/2 adds.
 -spec stream_start(name() | ref(), name(), [term()]) -> {ok, reference()} | {error, noproc | system_limit}.
 stream_start(Module, Function, Args) when is_list(Args) ->
-    py_stream:start(py_request:default(), Module, Function, Args, [], #{}).
+    py_stream:start(py_request:default(Module), Module, Function, Args, [], #{}).
 
 -spec stream_start(name() | ref(), name(), [term()], py_stream:options()) ->
     {ok, reference()} | {error, noproc | system_limit};
@@ -308,7 +308,7 @@ stream_start(Module, Function, Args) when is_list(Args) ->
 stream_start(Context, Module, Function, Args) when is_pid(Context), is_list(Args) ->
     py_stream:start(py_request:handle(Context), Module, Function, Args, [], #{});
 stream_start(Module, Function, Args, Options) when is_list(Args), is_map(Options) ->
-    py_stream:start(py_request:default(), Module, Function, Args, [], Options).
+    py_stream:start(py_request:default(Module), Module, Function, Args, [], Options).
 
 -spec stream_start(pid(), name() | ref(), name(), [term()], py_stream:options()) ->
     {ok, reference()} | {error, noproc | system_limit}.
@@ -381,7 +381,7 @@ exec(Context, Source, Options) when is_pid(Context) ->
 
 -spec getattr(ref(), name()) -> result().
 getattr(Ref, Name) ->
-    call(builtins, getattr, [Ref, Name]).
+    call_where(Ref, builtins, getattr, [Ref, Name]).
 
 -spec getattr(pid(), ref(), name()) -> result().
 getattr(Context, Ref, Name) ->
@@ -406,7 +406,7 @@ call_method(Context, Ref, Method, Args, Kwargs) when is_pid(Context), is_tuple(R
 %% it has no term.
 -spec to_term(ref()) -> result().
 to_term(Ref) ->
-    call('erlang._codec', to_term, [Ref]).
+    call_where(Ref, 'erlang._codec', to_term, [Ref]).
 
 -spec to_term(pid(), ref()) -> result().
 to_term(Context, Ref) ->
@@ -426,10 +426,13 @@ context() ->
         undefined -> error(noproc)
     end.
 
-%% The context of that name.
--spec context(atom()) -> pid() | undefined.
-context(Name) ->
-    py_context:find(Name).
+%% The context of that name; or a new one with these options (py_context:start/1).
+-spec context(atom()) -> pid() | undefined;
+    (py_context:options()) -> {ok, pid()} | {error, term()}.
+context(Name) when is_atom(Name) ->
+    py_context:find(Name);
+context(Options) when is_map(Options) ->
+    py_context:start(Options).
 
 %% Everything an operator may ask: versions, counters of live requests and refs, and each context with its queue, its
 %% workers and what they run: #{id, module, function, caller, age_us, thread}.
@@ -441,20 +444,23 @@ info() ->
         running_contexts => [Info || Pid <- py_context:list(), Info <- [py_context:info(Pid)], Info =/= undefined]
     }.
 
-%% The Python stacks of all threads of the main interpreter, also while they run: [{ThreadName, [Line]}].
+%% The Python stacks of all threads, also while they run: [{ThreadName, [Line]}]. Those of interpreters other than the
+%% main one have their context in front.
 -spec stacks() -> result().
 stacks() ->
-    admin(stacks, []).
+    py_interpreter:stacks().
 
 %% sys.version of the interpreter.
 -spec version() -> result().
 version() ->
     eval(<<"__import__('sys').version">>).
 
-%% Objects, collections, allocated blocks and the process's peak memory in bytes.
+%% Objects, collections and allocated blocks of the main interpreter, the process's peak memory in bytes, and how many
+%% other interpreters there are: with those `interpreters_left` behind, whose context has stopped and whom refs, threads or
+%% calls that do not end still keep.
 -spec memory_stats() -> result().
 memory_stats() ->
-    admin(memory_stats, []).
+    py_interpreter:memory_stats().
 
 %% Runs Python's cycle collector; gives the number of unreachable objects found.
 -spec gc() -> result().
@@ -469,7 +475,10 @@ gc(Generation) ->
 %% importlib.reload, importing the module first where it was not.
 -spec reload(name()) -> result().
 reload(Module) ->
-    admin(reload, [Module]).
+    case py_context:info(context()) of
+        #{isolation := thread} -> reload(admin_context(), Module);
+        _ -> reload(context(), Module)
+    end.
 
 -spec reload(pid(), name()) -> result().
 reload(Context, Module) ->
@@ -562,9 +571,10 @@ state_decr(Key, By) ->
 
 %% ---- inside ----
 
--spec admin(atom(), [term()]) -> result().
-admin(Function, Args) ->
-    call(admin_context(), 'erlang._admin', Function, Args).
+%% In the context where the ref's object lives.
+-spec call_where(ref(), name(), name(), [term()]) -> result().
+call_where(Ref, Module, Function, Args) ->
+    py_request:run(py_request:default(Ref), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
 
 %% A context that nobody else uses: an answer also comes when every other worker is busy.
 -spec admin_context() -> pid().

@@ -33,14 +33,16 @@
     binaries => auto | bytes,
     sys_path => [file:name_all()],
     preload => [module()] | [binary()],
+    isolation => thread | interpreter,
     loop => native | beam,
     shares_main => boolean()
 }.
 %% name: for py:context/1 and py:info/0. threads: most worker threads, default 1 (the context keeps thread affinity).
 %% spin_us: how long an idle worker spins before it sleeps, default 20, 0 on one core. max_queue: requests that may wait,
 %% beyond it {error, overloaded}, default 100000. binaries: bytes makes every binary `bytes`. sys_path: put in front of
-%% sys.path. preload: modules imported before the context is ready. loop: the backend of its event loop; the default is that
-%% of the application's environment, else native.
+%% sys.path. preload: modules imported before the context is ready. isolation: interpreter gives the context a Python
+%% interpreter of its own with its own GIL (Python 3.13 or later); thread, the default, a namespace in the main one. loop:
+%% the backend of its event loop; the default is that of the application's environment, else native.
 
 -define(DRAIN_MS, 10000).
 -define(PRELOAD_MS, 60000).
@@ -143,14 +145,25 @@ default() ->
 init(Options) ->
     process_flag(trap_exit, true),
     try parse(Options) of
-        {Shared, Threads, SpinNs, MaxQueue, Flags} ->
-            case py_nif:context_new(Shared, Threads, SpinNs, MaxQueue, Flags) of
-                {ok, Handle} -> prepare(Handle, Options);
-                {error, Reason} -> {stop, Reason}
+        {Isolation, Shared, Threads, SpinNs, MaxQueue, Flags} ->
+            case interpreter(Isolation, maps:get(name, Options, undefined)) of
+                {ok, Interpreter} ->
+                    case py_nif:context_new(Shared, Threads, SpinNs, MaxQueue, Flags, Interpreter) of
+                        {ok, Handle} -> prepare(Handle, Options);
+                        {error, Reason} -> {stop, Reason}
+                    end;
+                {error, Reason} ->
+                    {stop, {isolation, Isolation, Reason}}
             end
     catch
         throw:{bad_option, _} = Bad -> {stop, Bad}
     end.
+
+-spec interpreter(thread | interpreter, atom()) -> {ok, py_nif:interpreter() | main} | {error, term()}.
+interpreter(thread, _Name) ->
+    {ok, main};
+interpreter(interpreter, Name) ->
+    py_interpreter:start(Name).
 
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_Call, _From, State) ->
@@ -172,11 +185,12 @@ terminate(_Reason, #state{handle = Handle}) ->
     ok = py_context_registry:remove(self()),
     py_nif:context_close(Handle).
 
--spec parse(options()) -> {boolean(), pos_integer(), non_neg_integer(), pos_integer(), non_neg_integer()}.
+-spec parse(options()) ->
+    {thread | interpreter, boolean(), pos_integer(), non_neg_integer(), pos_integer(), non_neg_integer()}.
 parse(Options) when not is_map(Options) ->
     throw({bad_option, Options});
 parse(Options) ->
-    Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, loop, shares_main],
+    Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, isolation, loop, shares_main],
     case maps:keys(maps:without(Known, Options)) of
         [] -> ok;
         [Unknown | _] -> throw({bad_option, Unknown})
@@ -190,8 +204,11 @@ parse(Options) ->
     _ = option(name, Options, undefined, fun erlang:is_atom/1),
     _ = option(preload, Options, [], fun(Names) -> is_list(Names) andalso lists:all(IsName, Names) end),
     _ = option(sys_path, Options, [], fun(Paths) -> is_list(Paths) andalso lists:all(fun is_path/1, Paths) end),
+    Isolation = option(isolation, Options, thread, fun(I) -> I =:= thread orelse I =:= interpreter end),
     {
-        option(shares_main, Options, false, fun erlang:is_boolean/1),
+        Isolation,
+        %% an interpreter of its own has a __main__ of its own
+        option(shares_main, Options, false, fun erlang:is_boolean/1) orelse Isolation =:= interpreter,
         option(threads, Options, 1, fun(N) -> is_integer(N) andalso N > 0 andalso N =< 65536 end),
         1000 * option(spin_us, Options, SpinUs, fun(N) -> is_integer(N) andalso N >= 0 andalso N =< 1000000 end),
         case option(max_queue, Options, 100000, fun(N) -> N =:= infinity orelse (is_integer(N) andalso N > 0) end) of
@@ -235,9 +252,24 @@ prepare(Handle, Options) ->
         end,
     Name = maps:get(name, Options, undefined),
     case Prepared of
-        {ok, _} -> enter(Handle, Name);
+        {ok, _} ->
+            ok = configure_logging(Handle, Options),
+            enter(Handle, Name);
         {error, Reason} -> refuse(Handle, {preload, Reason})
     end.
+
+%% What py:configure_logging/1 has set goes for an interpreter of its own too.
+-spec configure_logging(py_nif:context(), options()) -> ok.
+configure_logging(Handle, #{isolation := interpreter}) ->
+    case application:get_env(erlang_python, log_level) of
+        {ok, Level} ->
+            _ = py_request:run(Handle, call, 'erlang._logging', configure, [Level], [], ?PRELOAD_MS, 0),
+            ok;
+        undefined ->
+            ok
+    end;
+configure_logging(_Handle, _Options) ->
+    ok.
 
 -spec path(file:name_all()) -> binary().
 path(Path) when is_binary(Path) -> Path;

@@ -20,9 +20,13 @@ configure(Options) ->
             #{} -> maps:get(level, logger:get_primary_config())
         end,
     lists:member(Level, [all, none | ?LEVELS]) orelse error({bad_option, {level, Level}}),
-    case py:call('erlang._logging', configure, [Level]) of
-        {ok, none} -> ok;
-        {error, _} = Error -> Error
+    ok = application:set_env(erlang_python, log_level, Level), %% for interpreters to come
+    Contexts = [Pid || Pid <- py_context:list(), #{isolation := interpreter} <- [py_context:info(Pid)]],
+    Answers = [py:call('erlang._logging', configure, [Level])] ++
+        [py:call(Context, 'erlang._logging', configure, [Level]) || Context <- Contexts],
+    case [Error || {error, Reason} = Error <- Answers, Reason =/= noproc] of
+        [] -> ok;
+        [Error | _] -> Error
     end.
 
 %% What the handler on the Python side calls.

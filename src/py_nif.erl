@@ -4,7 +4,10 @@
 -export([runtime_start/2]).
 -export([runtime_flush/2]).
 -export([program_run/0]).
--export([context_new/5]).
+-export([interpreter_start/2]).
+-export([interpreter_ask/3]).
+-export([ref_context/1]).
+-export([context_new/6]).
 -export([context_close/1]).
 -export([context_interrupt/1]).
 -export([context_info/1]).
@@ -41,9 +44,11 @@
 
 -export_type([context/0]).
 -export_type([event_port/0]).
+-export_type([interpreter/0]).
 
 -opaque context() :: reference().
 -opaque event_port() :: reference().
+-opaque interpreter() :: reference().
 
 -spec load() -> ok | {error, term()}.
 load() ->
@@ -61,9 +66,22 @@ runtime_flush(_Ref, _Last) -> erlang:nif_error(not_loaded).
 -spec program_run() -> ok | not_started.
 program_run() -> erlang:nif_error(not_loaded).
 
--spec context_new(boolean(), pos_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer()) ->
+%% The caller gets {Ref, {ok, Interpreter} | {error, Text}}. Label says in messages whose it is.
+-spec interpreter_start(reference(), Label :: binary()) -> ok | {error, not_started | system_limit | binary()}.
+interpreter_start(_Ref, _Label) -> erlang:nif_error(not_loaded).
+
+%% The caller gets {Ref, {ok, T} | {error, E}}: what a function of erlang._admin without arguments says of the context's
+%% interpreter, also while all of its workers are busy.
+-spec interpreter_ask(context(), reference(), atom()) -> ok | noproc.
+interpreter_ask(_Context, _Ref, _Function) -> erlang:nif_error(not_loaded).
+
+%% Where a ref's object lives: main, a context of an interpreter of its own, or none any more.
+-spec ref_context(py:ref()) -> {ok, context()} | main | noproc.
+ref_context(_PyRef) -> erlang:nif_error(not_loaded).
+
+-spec context_new(boolean(), pos_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer(), interpreter() | main) ->
     {ok, context()} | {error, not_started | system_limit}.
-context_new(_SharesMain, _MaxThreads, _SpinNs, _MaxQueue, _Flags) -> erlang:nif_error(not_loaded).
+context_new(_SharesMain, _MaxThreads, _SpinNs, _MaxQueue, _Flags, _Interpreter) -> erlang:nif_error(not_loaded).
 
 -spec context_close(context()) -> ok.
 context_close(_Context) -> erlang:nif_error(not_loaded).
@@ -188,6 +206,9 @@ timing(_On) -> erlang:nif_error(not_loaded).
     channels := integer(),
     callbacks := integer(),
     contexts := integer(),
+    interpreters := integer(),
+    interpreters_left := integer(),
+    interpreters_ending := integer(),
     atoms := integer()
 }.
 counters() -> erlang:nif_error(not_loaded).

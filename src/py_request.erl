@@ -8,6 +8,7 @@
 -export([submit/9]).
 -export([await/2]).
 -export([default/0]).
+-export([default/1]).
 -export([handle/1]).
 -export([timeout/1]).
 -export([flags/1]).
@@ -120,6 +121,19 @@ default() ->
         {_, Handle} -> Handle;
         undefined -> undefined
     end.
+
+%% The context for a target without one: where it lives, for a ref.
+-spec default(term()) -> py_nif:context() | undefined.
+default({py_ref, _, _} = Ref) ->
+    try py_nif:ref_context(Ref) of
+        {ok, Handle} -> Handle;
+        main -> default();
+        noproc -> undefined
+    catch
+        error:badarg -> default()
+    end;
+default(_) ->
+    default().
 
 -spec handle(pid()) -> py_nif:context() | undefined.
 handle(Context) ->

@@ -98,11 +98,7 @@ schedule_loops(#state{loop_limit = Limit} = State) ->
 %% A loop that has not polled since the last look, and did not wait then nor now, has been busy with one step all the time.
 -spec look_at_loops(#state{}) -> #state{}.
 look_at_loops(#state{loops = Before, loop_limit = Limit} = State) ->
-    Now =
-        case py:call(py:admin_context(), 'erlang._admin', loop_steps, []) of
-            {ok, Found} -> maps:map(fun(_, {Steps, Waits}) -> {Steps, if Waits -> waiting; true -> busy end} end, Found);
-            {error, _} -> #{}
-        end,
+    Now = maps:map(fun(_, {Steps, Waits}) -> {Steps, if Waits -> waiting; true -> busy end} end, by_thread(loop_steps)),
     Blocked = [Thread || {Thread, {_, busy} = Same} <- maps:to_list(Now), maps:get(Thread, Before, none) =:= Same],
     report_loops(Blocked, Limit),
     Told = maps:from_list([{Thread, setelement(2, maps:get(Thread, Now), told)} || Thread <- Blocked]),
@@ -127,10 +123,14 @@ report_loops(Threads, Limit) ->
 
 -spec stacks() -> #{integer() => [binary()]}.
 stacks() ->
-    case py:call(py:admin_context(), 'erlang._admin', stacks_by_thread, []) of
-        {ok, Found} -> Found;
-        {error, _} -> #{}
-    end.
+    by_thread(stacks_by_thread).
+
+%% Of all interpreters.
+-spec by_thread(atom()) -> #{integer() => term()}.
+by_thread(Function) ->
+    Main = py:call(py:admin_context(), 'erlang._admin', Function, []),
+    Answers = [Main | [Answer || {_, _, Answer} <- py_interpreter:ask(Function)]],
+    lists:foldl(fun maps:merge/2, #{}, [Found || {ok, Found} <- Answers]).
 
 -spec report([{map(), map()}]) -> ok.
 report([]) ->

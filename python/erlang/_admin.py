@@ -10,13 +10,15 @@ import threading
 import traceback
 from types import ModuleType
 
+import _erlang
+
 
 def stacks() -> list[tuple[str, list[str]]]:
     """The stack of every thread that runs Python, outermost call first: (thread name, lines)."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     here = threading.get_ident()
     found = []
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in _erlang.current_frames().items():
         if ident == here:
             continue
         lines = [
@@ -30,7 +32,7 @@ def stacks_by_thread() -> dict[int, list[str]]:
     """The same by thread identifier."""
     return {
         ident: [f"{entry.filename}:{entry.lineno} in {entry.name}" for entry in traceback.extract_stack(frame)]
-        for ident, frame in sys._current_frames().items()
+        for ident, frame in _erlang.current_frames().items()
     }
 
 

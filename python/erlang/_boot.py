@@ -1,21 +1,25 @@
-"""The first and last Python of an interpreter hosted by the BEAM. Called by the runtime on Python's main thread."""
+"""The first and last Python of an interpreter hosted by the BEAM. Called by the runtime."""
 
 from __future__ import annotations
 
 import sys
 
+import _erlang
+
 SWITCH_INTERVAL_S = 0.0005
 THREADS_S = 2.0
 
 
-def boot() -> None:
-    """Prepares the main interpreter; not that of a program of erlpy, which has its own streams."""
+def boot(main: bool) -> None:
+    """Prepares an interpreter, the main one or not; not that of a program of erlpy, which has its own streams."""
     import threading  # the thread that imports it first is its main thread
 
-    assert threading.current_thread() is threading.main_thread()
+    assert not main or threading.current_thread() is threading.main_thread()
     # Python knows our workers as dummies, which are daemons, and so would be every thread that is started on one.
     setattr(threading._DummyThread, "daemon", False)  # noqa: B010 (a property that mypy knows as such)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # CPython's own goes through the threads of all interpreters, whose GILs it does not hold.
+    sys._current_frames = _erlang.current_frames
     sys.argv = [""]
     from erlang import _io, _logging
 
@@ -41,7 +45,8 @@ def _end_threads() -> None:
 
 
 def flush(last: bool) -> None:
-    """Runs the atexit callbacks once and flushes the output, as the application stops; `last`: with the whole VM."""
+    """Runs the atexit callbacks once and flushes the output, as the application stops. `last`: threads are waited for,
+    because the VM ends, or this interpreter."""
     import atexit
     import contextlib
 

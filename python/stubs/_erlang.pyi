@@ -2,11 +2,13 @@
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, Final, Self, final, overload
 
 class Interrupted(BaseException): ...
 
 def _unraisablehook(args: object, /) -> None: ...
+def current_frames() -> dict[int, FrameType]: ...
 
 @final
 class Atom(str):
