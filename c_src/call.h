@@ -26,8 +26,8 @@ int py_call_init(PyObject *module, py_state *st);
 int py_call_traverse(py_state *st, visitproc visit, void *arg);
 void py_call_clear(py_state *st);
 
-/* The reply to `req`, made in `env`: {ok, T}, ok or {error, E}. A result that takes long to free is left in *rest for the
- * caller to drop when the reply is on its way. */
+/* The reply to `req`, made in `env`: {ok, T}, ok or {error, E}. A result that takes long to free is left in *rest for
+ * the caller to drop when the reply is on its way. */
 ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env, PyObject **rest);
 
 /* What the request calls or evaluates: a new reference, or NULL with an exception. */
