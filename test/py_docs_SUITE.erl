@@ -22,7 +22,7 @@ all() ->
 
 -spec init_per_suite(Config) -> Config.
 init_per_suite(Config) ->
-    ok = py_test_lib:long_grace(),
+    ok = py_test_lib:grace(1000), %% a page abandons what sleeps for 2 s
     {ok, _} = application:ensure_all_started(erlang_python),
     Config.
 

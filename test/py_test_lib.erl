@@ -4,7 +4,7 @@
 
 -export([cases/1]).
 -export([start/1]).
--export([long_grace/0]).
+-export([grace/1]).
 -export([loop/2]).
 -export([abandoning/1]).
 -export([begun/2]).
@@ -37,7 +37,7 @@ cases(Suite) ->
 %% Of a suite: init_per_suite and end_per_suite.
 -spec start([{atom(), term()}]) -> [{atom(), term()}].
 start(Config) ->
-    ok = long_grace(),
+    ok = grace(?GRACE_MS),
     {ok, _} = application:ensure_all_started(erlang_python),
     {ok, _} = py:stacks(), %% starts the context of the administration, which stays
     {ok, _} = py:gc(),
@@ -46,11 +46,11 @@ start(Config) ->
     [{py_fds, fds()}, {py_contexts, length(py_context:list())}, {log_level, Level} | Config].
 
 %% On a machine with more to do than it can, a thread that is to stop may not run at all for a second and more.
--spec long_grace() -> ok.
-long_grace() ->
+-spec grace(pos_integer()) -> ok.
+grace(Ms) ->
     _ = application:load(erlang_python),
-    ok = application:set_env(erlang_python, grace_ms, ?GRACE_MS),
-    ok = py_nif:grace(?GRACE_MS).
+    ok = application:set_env(erlang_python, grace_ms, Ms),
+    ok = py_nif:grace(Ms).
 
 %% Of a suite whose cases run on both backends of the loop: init_per_group, and with `native` end_per_group.
 -spec loop(native | beam, [{atom(), term()}]) -> [{atom(), term()}].
