@@ -179,6 +179,10 @@ bool py_async_adopt(py_request *req, PyObject *coro)
     heir->caller = req->caller;
     heir->submitted_ns = req->submitted_ns;
     heir->deadline_ns = req->deadline_ns;
+    heir->chain = req->chain;
+    heir->parent = req->parent;
+    heir->trace = req->trace == 0 ? 0 : enif_make_copy(heir->env, req->trace);
+    heir->callers = req->callers == 0 ? 0 : enif_make_copy(heir->env, req->callers);
     if (heir->flags & PY_REQ_TRACKED) { /* before req is done, so that a cancel finds one of the two */
         py_request_track(heir);
     }

@@ -101,7 +101,7 @@ int py_async_run_leave(py_event *event, py_loop *loop)
 }
 
 /* Lock held. Is there such a request, and is it to stop? */
-static bool is_stopping(py_async *async, unsigned long long serial)
+static bool is_stopping(py_async *async, uint64_t serial)
 {
     py_link *lists[] = {&async->stopping, &async->live}, *link;
 
@@ -119,7 +119,8 @@ bool py_async_free_loop(py_context *context)
 {
     py_async *async = &context->async;
     py_state *st = context->interp->state;
-    PyObject *loop, *module, *serial = NULL;
+    PyObject *loop, *module, *origin = NULL;
+    uint64_t serial;
     bool found = false;
 
     pthread_mutex_lock(&async->lock);
@@ -127,20 +128,19 @@ bool py_async_free_loop(py_context *context)
     pthread_mutex_unlock(&async->lock);
     module = loop == NULL ? NULL : PyImport_ImportModule(MODULE);
     if (module != NULL) {
-        serial = PyObject_CallMethod(module, "holder", "OO", loop, st->driver.request_var);
+        origin = PyObject_CallMethod(module, "holder", "OO", loop, st->origin.var);
         Py_DECREF(module);
     }
-    if (serial != NULL && PyLong_Check(serial)) {
+    if (origin != NULL && (serial = py_origin_serial(st, origin)) != 0) {
         pthread_mutex_lock(&async->lock);
-        found = async->cancel_posted && atomic_load(&async->current) == NULL &&
-                is_stopping(async, PyLong_AsUnsignedLongLong(serial));
+        found = async->cancel_posted && atomic_load(&async->current) == NULL && is_stopping(async, serial);
         if (found) {
             async->freed = true;
             PyThreadState_SetAsyncExc(async->thread_id, st->call.interrupted);
         }
         pthread_mutex_unlock(&async->lock);
     }
-    Py_XDECREF(serial);
+    Py_XDECREF(origin);
     Py_XDECREF(loop);
     PyErr_Clear();
     return found;

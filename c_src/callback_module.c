@@ -156,25 +156,28 @@ static int args_term(py_state *st, ErlNifEnv *env, PyObject *const *args, Py_ssi
     return rc;
 }
 
-/* The chain and the caller of what this thread runs. A thread without a request starts a chain of its own. */
-static ERL_NIF_TERM chain_term(py_state *st, py_callback *cb, py_request *req, uint64_t until_ns, ERL_NIF_TERM *caller)
+/* The chain and the caller of what this thread runs. Where no request led, a chain of its own starts. */
+static ERL_NIF_TERM chain_term(py_state *st, py_callback *cb, uint64_t until_ns, ERL_NIF_TERM *caller)
 {
     ErlNifEnv *env = cb->send_env;
     uint64_t chain = cb->id, deadline = until_ns == PY_FOREVER ? 0 : until_ns;
-    ERL_NIF_TERM trace = py_trace_term(st, req, env), callers = enif_make_list(env, 0);
+    ERL_NIF_TERM trace, callers = enif_make_list(env, 0);
+    py_origin origin = {0};
 
     *caller = py_atoms.undefined;
-    if (req != NULL) {
-        chain = req->chain != 0 ? req->chain : req->serial;
-        cb->parent = req->parent;
-        if (req->deadline_ns != 0 && (deadline == 0 || req->deadline_ns < deadline)) {
-            deadline = req->deadline_ns;
+    if (py_origin_find(st, &origin)) {
+        chain = origin.chain;
+        cb->parent = origin.parent;
+        if (origin.deadline_ns != 0 && (deadline == 0 || origin.deadline_ns < deadline)) {
+            deadline = origin.deadline_ns;
         }
-        if (req->callers != 0) {
-            callers = enif_make_copy(env, req->callers);
+        if (origin.callers != 0) {
+            callers = enif_make_copy(env, origin.callers);
         }
-        *caller = enif_make_pid(env, &req->caller);
+        *caller = enif_make_pid(env, &origin.caller);
     }
+    trace = py_trace_term(st, origin.trace, env);
+    py_origin_done(&origin);
     return enif_make_tuple6(env, py_atoms.py_chain, enif_make_uint64(env, chain), enif_make_uint64(env, cb->id),
                             enif_make_uint64(env, deadline), trace, callers);
 }
@@ -236,7 +239,7 @@ py_callback *py_callback_prepare(py_state *st, PyObject *target, PyObject *const
 
 bool py_callback_start(py_state *st, py_callback *cb, const py_callback_what *what, uint64_t until_ns)
 {
-    ERL_NIF_TERM caller, chain = chain_term(st, cb, py_callback_request(), until_ns, &caller);
+    ERL_NIF_TERM caller, chain = chain_term(st, cb, until_ns, &caller);
 
     py_callback_open(cb);
     if (!py_callback_send(cb, what->target, what->args, caller, chain)) {
@@ -252,7 +255,7 @@ static PyObject *call_and_wait(py_state *st, py_callback *cb, const py_callback_
 {
     py_worker *w = py_worker_current();
     PyObject *result = NULL;
-    ERL_NIF_TERM caller, chain = chain_term(st, cb, py_callback_request(), until_ns, &caller);
+    ERL_NIF_TERM caller, chain = chain_term(st, cb, until_ns, &caller);
     int how;
 
     py_callback_enter(cb, w);

@@ -12,6 +12,7 @@
 #include "context.h"
 #include "convert.h"
 #include "gather.h"
+#include "output.h"
 #include "state.h"
 #include "watchdog.h"
 
@@ -80,6 +81,9 @@ static PySendResult end_step(py_driver *d, py_request *before, bool nested, PySe
             py_async_leave(async, req, before, NULL);
         }
         return status;
+    }
+    if (PY_UNLIKELY(req->open_line)) {
+        py_output_flush(d->st);
     }
     if (status == PYGEN_ERROR) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -366,16 +370,16 @@ PyObject *py_driver_coroutine(py_state *st, PyObject *value)
 
 PyObject *py_driver_context(py_state *st, py_request *req)
 {
-    PyObject *context = PyContext_CopyCurrent(), *serial, *token = NULL;
+    PyObject *context = PyContext_CopyCurrent(), *origin, *token = NULL;
 
     if (context == NULL || PyContext_Enter(context) < 0) {
         Py_XDECREF(context);
         return NULL;
     }
-    serial = PyLong_FromUnsignedLongLong(req->serial);
-    if (serial != NULL) {
-        token = PyContextVar_Set(st->driver.request_var, serial);
-        Py_DECREF(serial);
+    origin = py_origin_new(st, req);
+    if (origin != NULL) {
+        token = PyContextVar_Set(st->origin.var, origin);
+        Py_DECREF(origin);
     }
     if (PyContext_Exit(context) < 0 || token == NULL) {
         Py_CLEAR(context);
@@ -394,6 +398,9 @@ static bool run_call(py_state *st, py_loop *loop, py_request *req, PyObject **dr
         req->start = NULL;
         if (value == NULL) {
             value = py_call_value(req->context, req);
+        }
+        if (PY_UNLIKELY(req->open_line)) {
+            py_output_flush(st);
         }
         if (PyContext_Exit(context) < 0) {
             Py_CLEAR(value);
@@ -481,16 +488,15 @@ int py_driver_prepare(py_state *st)
 
 int py_driver_init(PyObject *module, py_state *st)
 {
-    st->driver.request_var = PyContextVar_New("erlang.request", NULL);
     st->driver.str_cancel = PyUnicode_InternFromString("cancel");
     st->driver.type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &driver_spec, NULL);
-    if (st->driver.request_var == NULL || st->driver.str_cancel == NULL || st->driver.type == NULL) {
+    if (st->driver.str_cancel == NULL || st->driver.type == NULL) {
         return -1;
     }
     return PyModule_AddType(module, st->driver.type);
 }
 
-#define DRIVER_OBJECTS(O) O(type) O(task) O(task_kwnames) O(cancelled_error) O(wrap) O(request_var) O(str_cancel)
+#define DRIVER_OBJECTS(O) O(type) O(task) O(task_kwnames) O(cancelled_error) O(wrap) O(str_cancel)
 
 int py_driver_traverse(py_state *st, visitproc visit, void *arg)
 {

@@ -15,7 +15,6 @@ typedef struct {
     PyObject *task_kwnames;    /* ("loop", "context", "eager_start") */
     PyObject *cancelled_error; /* asyncio.CancelledError */
     PyObject *wrap;            /* erlang._context_loop.wrap: a coroutine for another awaitable */
-    PyObject *request_var;     /* a ContextVar: the serial of the request that a task descends from */
     PyObject *str_cancel;
 } py_driver_part;
 
@@ -29,7 +28,7 @@ int py_driver_prepare(py_state *st);
 /* py_event.run of a request's event. */
 int py_driver_run(py_event *event, py_loop *loop);
 
-/* A context for a call of the request: a copy of the loop's, with request_var set. NULL with an exception. */
+/* A context for a call of the request: a copy of the loop's, with its origin set. NULL with an exception. */
 PyObject *py_driver_context(py_state *st, py_request *req);
 
 /* Starts an eager task over `coro` (not stolen) in a fresh contextvars context. A driver whose coroutine has not ended

@@ -7,6 +7,7 @@
 #include "context.h"
 #include "convert.h"
 #include "driver.h"
+#include "output.h"
 #include "state.h"
 
 #define CHUNK 256 /* children started before others get the loop */
@@ -202,6 +203,9 @@ static void start_child(py_gather *g, py_request *child)
     g->running++;
     if (context != NULL && read_spec(g, child) && PyContext_Enter(context) == 0) {
         value = py_call_value(g->req->context, child);
+        if (PY_UNLIKELY(g->req->open_line)) {
+            py_output_flush(st);
+        }
         if (PyContext_Exit(context) < 0) {
             Py_CLEAR(value);
         }

@@ -11,6 +11,7 @@
     P(call)                                                                                                            \
     P(output)                                                                                                          \
     P(channel)                                                                                                         \
+    P(origin)                                                                                                          \
     P(trace)                                                                                                           \
     P(callback)                                                                                                        \
     P(loop)                                                                                                            \

@@ -1,15 +1,19 @@
 /* See output.h. Attached. */
 #include "output.h"
 
+#include "request.h"
 #include "state.h"
 
 static PyObject *output_pending(PyObject *module, PyObject *pending)
 {
     py_worker *w = py_worker_current();
+    py_request *req = w == NULL ? py_callback_request() : NULL;
 
     (void)module;
     if (w != NULL) {
         w->output_pending = pending == Py_True;
+    } else if (req != NULL) {
+        req->open_line = true;
     }
     Py_RETURN_NONE;
 }
@@ -35,7 +39,7 @@ void py_output_clear(py_state *st) { Py_CLEAR(st->output.flush); }
 
 void py_output_flush(py_state *st)
 {
-    PyObject *module, *done = NULL;
+    PyObject *exc = PyErr_GetRaisedException(), *module, *done = NULL;
 
     if (st->output.flush == NULL) {
         module = PyImport_ImportModule("erlang._io");
@@ -49,4 +53,5 @@ void py_output_flush(py_state *st)
         PyErr_WriteUnraisable(st->output.flush);
     }
     Py_XDECREF(done);
+    PyErr_SetRaisedException(exc);
 }

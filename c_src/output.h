@@ -14,9 +14,10 @@ int py_output_init(PyObject *module, py_state *st);
 int py_output_traverse(py_state *st, visitproc visit, void *arg);
 void py_output_clear(py_state *st);
 
+/* Attached; what is set as an exception stays. */
 void py_output_flush(py_state *st);
 
-/* At the end of a request, with no exception set. Attached; the worker's thread. */
+/* At the end of a request. Attached; the worker's thread. */
 static inline void py_output_end(py_state *st, py_worker *w)
 {
     if (PY_UNLIKELY(w->output_pending)) {

@@ -87,6 +87,7 @@ py_request *py_request_new(py_context *context)
     req->under = NULL;
     req->driver = NULL;
     req->gather = NULL;
+    req->open_line = false;
     req->start = NULL;
     req->stream = NULL;
     req->serial = atomic_fetch_add_explicit(&next_serial, 1, memory_order_relaxed);

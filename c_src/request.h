@@ -73,6 +73,7 @@ struct py_request {
     py_link link;                      /* in py_async.live or .stopping, under its lock */
     PyObject *driver;                  /* strong: what drives it since it suspended; under that lock */
     py_gather *gather;                 /* the loop thread's */
+    bool open_line;                    /* the same: a line of output was left open */
     PyObject *start;                   /* strong: a coroutine to run in place of a call */
     py_stream *stream;                 /* kept: whose step this is */
 };

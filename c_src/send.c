@@ -145,14 +145,16 @@ static PyObject *pid_object(py_state *st, const ErlNifPid *pid)
 
 static PyObject *module_self(PyObject *module, PyObject *unused)
 {
-    py_request *req = py_callback_request();
+    py_state *st = py_state_of_module(module);
+    py_origin origin;
 
     (void)unused;
-    if (req == NULL) {
+    if (!py_origin_find(st, &origin)) {
         PyErr_SetString(PyExc_RuntimeError, "this thread runs nothing for an Erlang process");
         return NULL;
     }
-    return pid_object(py_state_of_module(module), &req->caller);
+    py_origin_done(&origin);
+    return pid_object(st, &origin.caller);
 }
 
 static PyObject *module_whereis(PyObject *module, PyObject *name)

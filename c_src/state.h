@@ -18,6 +18,7 @@
 #include "driver.h"
 #include "exception.h"
 #include "loop.h"
+#include "origin.h"
 #include "output.h"
 #include "poller_nif.h"
 #include "ref.h"
@@ -34,6 +35,7 @@ struct py_state {
     py_call_part call;
     py_output_part output;
     py_trace_part trace;
+    py_origin_part origin;
     py_callback_part callback;
     py_channel_part channel;
     py_loop_part loop;

@@ -3,13 +3,11 @@
 
 #include "atoms.h"
 #include "convert.h"
-#include "request.h"
 #include "state.h"
-#include "worker.h"
 
 _Atomic bool py_trace_timing;
 
-ERL_NIF_TERM py_trace_term(py_state *st, py_request *req, ErlNifEnv *env)
+ERL_NIF_TERM py_trace_term(py_state *st, ERL_NIF_TERM brought, ErlNifEnv *env)
 {
     PyObject *span = NULL;
     ERL_NIF_TERM term;
@@ -22,19 +20,22 @@ ERL_NIF_TERM py_trace_term(py_state *st, py_request *req, ErlNifEnv *env)
         }
     }
     PyErr_Clear();
-    return req == NULL || req->trace == 0 ? py_atoms.undefined : enif_make_copy(env, req->trace);
+    return brought == 0 ? py_atoms.undefined : enif_make_copy(env, brought);
 }
 
 static PyObject *trace_of_request(PyObject *module, PyObject *ignored)
 {
-    py_worker *w = py_worker_current();
-    py_request *req = w == NULL ? NULL : w->current;
+    py_state *st = py_state_of_module(module);
+    py_origin origin;
+    PyObject *trace;
 
     (void)ignored;
-    if (req == NULL || req->trace == 0) {
+    if (!py_origin_find(st, &origin)) {
         Py_RETURN_NONE;
     }
-    return py_term_to_py(py_state_of_module(module), req->env, req->trace, 0);
+    trace = origin.trace == 0 ? Py_NewRef(Py_None) : py_term_to_py(st, origin.env, origin.trace, 0);
+    py_origin_done(&origin);
+    return trace;
 }
 
 static PyObject *span_started(PyObject *module, PyObject *ignored)

@@ -19,8 +19,9 @@ int py_trace_init(PyObject *module, py_state *st);
 int py_trace_traverse(py_state *st, visitproc visit, void *arg);
 void py_trace_clear(py_state *st);
 
-/* The trace that a call into Erlang carries, made in `env`; `undefined` for none. `req` may be NULL. Attached. */
-ERL_NIF_TERM py_trace_term(py_state *st, py_request *req, ErlNifEnv *env);
+/* The trace that a call into Erlang carries, made in `env`; `undefined` for none. `brought`: that of the request,
+ * 0 for none. Attached. */
+ERL_NIF_TERM py_trace_term(py_state *st, ERL_NIF_TERM brought, ErlNifEnv *env);
 
 extern _Atomic bool py_trace_timing;
 

@@ -115,7 +115,7 @@ def is_async(target: Any, function: str, namespace: dict[str, Any]) -> bool:
     return inspect.iscoroutinefunction(found)
 
 
-def holder(loop: ContextLoop, request: ContextVar[int]) -> int | None:
-    """The request that the loop's current task descends from. Asked from another thread, when a step does not end."""
+def holder(loop: ContextLoop, request: ContextVar[object]) -> object:
+    """The Origin of what the loop's current task runs, or None. Asked from another thread, when a step does not end."""
     task = asyncio.current_task(loop)
     return None if task is None else task.get_context().get(request)
