@@ -437,6 +437,7 @@ typedef struct {
     ErlNifEnv *env;
     ErlNifPid to;
     ERL_NIF_TERM message;
+    py_sending sending;
 } answer;
 
 typedef struct {
@@ -454,6 +455,7 @@ static void give_up(answers *out, py_request *req, int stop, bool abandoned)
     }
     a->env = enif_alloc_env();
     a->to = req->caller;
+    a->sending = py_request_sending(req);
     a->message = py_request_message(a->env, req, py_request_stop_term(a->env, stop, abandoned));
     out->n++;
 }
@@ -464,6 +466,7 @@ static void send_answers(answers *out, ErlNifEnv *env)
 
     for (i = 0; i < out->n; i++) {
         enif_send(env, &out->items[i].to, out->items[i].env, out->items[i].message);
+        py_request_sent(out->items[i].sending);
         enif_free_env(out->items[i].env);
     }
     out->n = 0;

@@ -36,6 +36,8 @@
     A(interrupted, "interrupted")                                                                                      \
     A(overloaded, "overloaded")                                                                                        \
     A(noproc, "noproc")                                                                                                \
+    A(open, "open")                                                                                                    \
+    A(sending, "sending")                                                                                              \
     A(stopped, "stopped")                                                                                              \
     A(main, "__main__")                                                                                                \
     A(main_, "main")                                                                                                   \

@@ -39,6 +39,7 @@ static ErlNifFunc functions[] = {
     {"events_post", 2, events_post_nif, 0},
     {"beam_arm", 1, beam_arm_nif, 0},
     {"cancel", 2, cancel_nif, 0},
+    {"look", 1, look_nif, 0},
     {"callback_server", 2, callback_server_nif, 0},
     {"callback_begin", 2, callback_begin_nif, 0},
     {"callback_reply", 2, callback_reply_nif, 0},

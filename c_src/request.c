@@ -15,6 +15,7 @@
 typedef struct {
     pthread_mutex_t lock;
     py_request *buckets[BUCKETS];
+    _Atomic unsigned sending; /* replies of tracked requests that are on their way */
 } shard;
 
 static shard table[SHARDS];
@@ -23,6 +24,10 @@ static _Atomic uint64_t next_serial = 1;
 _Atomic long py_requests_live;
 
 static uint64_t ref_hash(ERL_NIF_TERM ref) { return enif_hash(ERL_NIF_INTERNAL_HASH, ref, 0); }
+
+static shard *shard_of(uint64_t hash) { return &table[hash % SHARDS]; }
+
+static py_request **bucket_of(shard *s, uint64_t hash) { return &s->buckets[(hash / SHARDS) % BUCKETS]; }
 
 int py_request_table_init(void)
 {
@@ -208,14 +213,33 @@ ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM re
                                              enif_make_uint64(env, req->run_ns), enif_make_uint64(env, req->gil_ns)));
 }
 
+py_sending py_request_sending(py_request *req)
+{
+    py_sending sending = req->tracked ? &shard_of(ref_hash(req->ref))->sending : NULL;
+
+    if (sending != NULL) {
+        atomic_fetch_add(sending, 1);
+    }
+    return sending;
+}
+
+void py_request_sent(py_sending sending)
+{
+    if (sending != NULL) {
+        atomic_fetch_sub(sending, 1);
+    }
+}
+
 void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_NIF_TERM result)
 {
     bool own = msg_env == req->env;
+    py_sending sending = py_request_sending(req);
 
     py_request_untrack(req); /* nobody may compare with a reference that is the receiver's */
     if (!(req->flags & PY_REQ_NO_REPLY)) {
         enif_send(env, &req->caller, msg_env, py_request_message(msg_env, req, result));
     }
+    py_request_sent(sending);
     if (!own) {
         enif_clear_env(msg_env);
     }
@@ -231,9 +255,9 @@ void py_request_reply_stop(py_request *req, ErlNifEnv *env, int stop, bool aband
 
 void py_request_track(py_request *req)
 {
-    uint64_t h = ref_hash(req->ref);
-    shard *s = &table[h % SHARDS];
-    py_request **bucket = &s->buckets[(h / SHARDS) % BUCKETS];
+    uint64_t hash = ref_hash(req->ref);
+    shard *s = shard_of(hash);
+    py_request **bucket = bucket_of(s, hash);
 
     req->tracked = true;
     pthread_mutex_lock(&s->lock);
@@ -244,7 +268,7 @@ void py_request_track(py_request *req)
 
 void py_request_untrack(py_request *req)
 {
-    uint64_t h;
+    uint64_t hash;
     shard *s;
     py_request **at;
 
@@ -252,9 +276,9 @@ void py_request_untrack(py_request *req)
         return;
     }
     req->tracked = false;
-    h = ref_hash(req->ref);
-    s = &table[h % SHARDS];
-    at = &s->buckets[(h / SHARDS) % BUCKETS];
+    hash = ref_hash(req->ref);
+    s = shard_of(hash);
+    at = bucket_of(s, hash);
     pthread_mutex_lock(&s->lock);
     while (*at != NULL && *at != req) {
         at = &(*at)->table_next;
@@ -265,26 +289,49 @@ void py_request_untrack(py_request *req)
     pthread_mutex_unlock(&s->lock);
 }
 
+/* The shard's lock held. */
+static py_request *find(shard *s, uint64_t hash, ERL_NIF_TERM ref)
+{
+    py_request *req = *bucket_of(s, hash);
+
+    while (req != NULL && enif_compare(req->ref, ref) != 0) {
+        req = req->table_next;
+    }
+    return req;
+}
+
+py_request_fate py_request_look(ERL_NIF_TERM ref)
+{
+    uint64_t hash = ref_hash(ref);
+    shard *s = shard_of(hash);
+    py_request *req;
+    py_request_fate fate = PY_REQUEST_GONE;
+
+    pthread_mutex_lock(&s->lock);
+    if ((req = find(s, hash, ref)) != NULL && !py_request_is_done(req)) {
+        fate = PY_REQUEST_OPEN;
+    } else if (req != NULL || atomic_load(&s->sending) != 0) {
+        fate = PY_REQUEST_SENDING;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return fate;
+}
+
 bool py_request_cancel(ErlNifEnv *env, ERL_NIF_TERM ref, bool silent)
 {
-    uint64_t h;
-    shard *s;
+    uint64_t hash = ref_hash(ref);
+    shard *s = shard_of(hash);
     py_request *req;
     py_context *context = NULL;
     uint64_t serial = 0;
     bool queued, won = false;
+    py_sending sending = NULL;
     ErlNifEnv *msg_env = NULL;
     ErlNifPid caller;
     ERL_NIF_TERM reply = 0;
 
-    h = ref_hash(ref);
-    s = &table[h % SHARDS];
     pthread_mutex_lock(&s->lock);
-    for (req = s->buckets[(h / SHARDS) % BUCKETS]; req != NULL; req = req->table_next) {
-        if (enif_compare(req->ref, ref) == 0) {
-            break;
-        }
-    }
+    req = find(s, hash, ref);
     if (req != NULL && !py_request_is_done(req)) {
         context = req->context;
         enif_keep_resource(context);
@@ -297,6 +344,7 @@ bool py_request_cancel(ErlNifEnv *env, ERL_NIF_TERM ref, bool silent)
             msg_env = enif_alloc_env();
             caller = req->caller;
             reply = py_request_message(msg_env, req, py_request_stop_term(msg_env, PY_STOP_CANCELLED, false));
+            sending = py_request_sending(req);
         }
         if (req->flags & PY_REQ_LOOP) {
             py_async_stop(req, PY_STOP_CANCELLED);
@@ -306,6 +354,7 @@ bool py_request_cancel(ErlNifEnv *env, ERL_NIF_TERM ref, bool silent)
     if (msg_env != NULL) {
         enif_send(env, &caller, msg_env, reply);
         enif_free_env(msg_env);
+        py_request_sent(sending);
     }
     if (context != NULL) {
         py_context_stop_request(context, serial, PY_STOP_CANCELLED);
@@ -322,4 +371,20 @@ PY_NIF(cancel_nif)
     }
     return py_request_cancel(env, argv[0], enif_is_identical(argv[1], py_atoms.true_)) ? py_atoms.cancelled
                                                                                        : py_atoms.done;
+}
+
+PY_NIF(look_nif)
+{ /* (Ref) */
+    (void)argc;
+    if (!enif_is_ref(env, argv[0])) {
+        return enif_make_badarg(env);
+    }
+    switch (py_request_look(argv[0])) {
+    case PY_REQUEST_OPEN:
+        return py_atoms.open;
+    case PY_REQUEST_SENDING:
+        return py_atoms.sending;
+    default:
+        return py_atoms.done;
+    }
 }

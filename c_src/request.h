@@ -122,6 +122,17 @@ void py_request_reply(py_request *req, ErlNifEnv *env, ErlNifEnv *msg_env, ERL_N
 /* The same for a reason that needs no env of its own. */
 void py_request_reply_stop(py_request *req, ErlNifEnv *env, int stop, bool abandoned);
 
+/* For a reply that is sent otherwise than by the functions above: from before the request is freed until it was sent.
+ */
+typedef _Atomic unsigned *py_sending;
+py_sending py_request_sending(py_request *req);
+void py_request_sent(py_sending sending);
+
+typedef enum { PY_REQUEST_OPEN, PY_REQUEST_SENDING, PY_REQUEST_GONE } py_request_fate;
+
+/* Of the tracked request with this reference. SENDING: its reply may be on its way; GONE: it came, if there was one. */
+py_request_fate py_request_look(ERL_NIF_TERM ref);
+
 /* The table of tracked requests. */
 int py_request_table_init(void);
 void py_request_track(py_request *req);
@@ -130,6 +141,9 @@ void py_request_untrack(py_request *req);
 /* cancel(Ref, Silent) -> cancelled | done: asks the tracked request to stop. A silent cancel also takes the reply:
  * after `cancelled` no message will come; after `done` it has come or is on its way. */
 PY_NIF(cancel_nif);
+
+/* look(Ref) -> open | sending | done. After `done` a reply that there was is in its receiver's mailbox. */
+PY_NIF(look_nif);
 
 extern _Atomic long py_requests_live;
 

@@ -124,6 +124,7 @@ typedef struct message {
     ErlNifEnv *env;
     ErlNifPid to;
     ERL_NIF_TERM term;
+    py_sending sending;
 } message;
 
 /* take_lock held. The worker is stuck: others go on without it, and it leaves when it comes back. What is on its stack
@@ -139,6 +140,7 @@ static message *write_off(py_context *context, py_worker *w)
         }
         m->env = enif_alloc_env();
         m->to = req->caller;
+        m->sending = py_request_sending(req);
         m->term = enif_make_tuple2(m->env, enif_make_copy(m->env, req->ref),
                                    py_request_stop_term(m->env, atomic_load(&w->current->stop), true));
         m->next = out;
@@ -180,6 +182,7 @@ static size_t look_at_workers(py_context *context, uint64_t now)
         while ((m = out) != NULL) {
             out = m->next;
             enif_send(NULL, &m->to, m->env, m->term);
+            py_request_sent(m->sending);
             enif_free_env(m->env);
             enif_free(m);
         }

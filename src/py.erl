@@ -184,7 +184,8 @@ spawn_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_lis
 await(Ref) ->
     await(Ref, ?TIMEOUT_MS).
 
-%% After Timeout ms the call is cancelled and its reply will not come.
+%% After Timeout ms the call is cancelled and its reply will not come. {error, noproc} when there is nothing to wait for: the
+%% result was awaited before, or there is no such call.
 -spec await(reference(), timeout()) -> result().
 await(Ref, Timeout) ->
     py_request:await(Ref, Timeout).
@@ -212,7 +213,7 @@ async_call(Context, Module, Function, Args, Kwargs) when is_pid(Context), is_lis
 async_await(Ref) ->
     async_await(Ref, ?TIMEOUT_MS).
 
-%% After Timeout ms the coroutine is cancelled and its reply will not come.
+%% After Timeout ms the coroutine is cancelled and its reply will not come. {error, noproc} as with await/2.
 -spec async_await(reference(), timeout()) -> result().
 async_await(Ref, Timeout) ->
     py_async:await(Ref, Timeout).

@@ -22,6 +22,7 @@
 -export([loop_start/1]).
 -export([loop_stop/3]).
 -export([cancel/2]).
+-export([look/1]).
 -export([callback_server/2]).
 -export([callback_begin/2]).
 -export([callback_reply/2]).
@@ -193,6 +194,11 @@ channel_info(_Channel) -> erlang:nif_error(not_loaded).
 %% comes after `cancelled`.
 -spec cancel(reference(), Silent :: boolean()) -> cancelled | done.
 cancel(_Ref, _Silent) -> erlang:nif_error(not_loaded).
+
+%% open: it has not ended; sending: its reply may be on its way; done: its reply is in the mailbox, or was, or there is no
+%% such request.
+-spec look(reference()) -> open | sending | done.
+look(_Ref) -> erlang:nif_error(not_loaded).
 
 %% Whether workers measure what a request flagged for it waits for.
 -spec timing(boolean()) -> ok.

@@ -15,6 +15,7 @@
 -export([name/1]).
 
 -define(TIMEOUT_MS, 30000).
+-define(LOOK_MS, 50). %% how long an await waits before it asks whether there is anything to wait for
 -define(SENT_MS, 5000). %% how long a thread may take between the end of a request and its message
 -define(MAX_TIMEOUT_MS, 16#ffffffffff). %% 34 years: nanoseconds of it fit 64 bits
 -define(TRACKED, 2).
@@ -99,19 +100,54 @@ op(eval) -> 1;
 op(exec) -> 2.
 
 -spec await(reference(), timeout()) -> py:result().
+await(Ref, Timeout) when Timeout =< ?LOOK_MS ->
+    receive
+        {Ref, Reply} -> Reply
+    after Timeout -> give_up(Ref)
+    end;
 await(Ref, Timeout) ->
     receive
         {Ref, Reply} -> Reply
-    after Timeout ->
-        case py_nif:cancel(Ref, true) of
-            cancelled ->
-                {error, timeout};
-            done ->
-                %% It was sent before the cancel: here, or on its way. A second await of one Ref finds nothing.
+    after ?LOOK_MS ->
+        case py_nif:look(Ref) of
+            open -> await_open(Ref, left(Timeout));
+            _ -> await_sent(Ref, ?SENT_MS)
+        end
+    end.
+
+-spec left(timeout()) -> timeout().
+left(infinity) -> infinity;
+left(Timeout) -> Timeout - ?LOOK_MS.
+
+-spec await_open(reference(), timeout()) -> py:result().
+await_open(Ref, Timeout) ->
+    receive
+        {Ref, Reply} -> Reply
+    after Timeout -> give_up(Ref)
+    end.
+
+-spec give_up(reference()) -> py:result().
+give_up(Ref) ->
+    case py_nif:cancel(Ref, true) of
+        cancelled -> {error, timeout};
+        done -> await_sent(Ref, ?SENT_MS)
+    end.
+
+%% The reply was sent, is on its way, or was taken by an await before: then there is nothing to wait for.
+-spec await_sent(reference(), non_neg_integer()) -> py:result().
+await_sent(Ref, Ms) ->
+    Look = py_nif:look(Ref),
+    receive
+        {Ref, Reply} -> Reply
+    after 0 ->
+        case Look of
+            sending when Ms > 0 ->
                 receive
                     {Ref, Reply} -> Reply
-                after ?SENT_MS -> {error, noproc}
-                end
+                after 1 -> await_sent(Ref, Ms - 1)
+                end;
+            _ ->
+                {error, noproc}
         end
     end.
 

@@ -32,6 +32,7 @@ all() ->
         spawn_call_and_await,
         await_in_any_order,
         await_twice_finds_nothing,
+        await_never_misses_a_reply,
         await_with_timeout_leaves_no_message,
         error_shapes,
         format_error_prints_as_python,
@@ -233,13 +234,28 @@ await_in_any_order(_) ->
     ok.
 
 await_twice_finds_nothing(_) ->
-    Twice = fun() ->
-        Ref = py:spawn_call(builtins, abs, [-1]),
-        {ok, 1} = py:await(Ref, infinity),
-        py:await(Ref, 0)
-    end,
-    Never = fun() -> py:await(make_ref(), 0) end,
-    [{error, noproc}, {error, noproc}] = py_test_lib:parallel(2, fun(I) -> (element(I, {Twice, Never}))() end).
+    [
+        begin
+            Ref = py:spawn_call(builtins, abs, [-1]),
+            {ok, 1} = py:await(Ref, infinity),
+            {error, noproc} = py:await(Ref, Timeout),
+            {error, noproc} = py:await(make_ref(), Timeout)
+        end
+     || Timeout <- [0, 60000, infinity]
+    ].
+
+%% What says that nothing will come must not say it of what is on its way.
+await_never_misses_a_reply(_) ->
+    py_test_lib:parallel(8, fun(_) ->
+        [
+            case py:await(py:spawn_call(builtins, abs, [-I]), I rem 2) of
+                {ok, I} -> ok;
+                {error, timeout} -> ok
+            end
+         || I <- lists:seq(1, 5000)
+        ],
+        py_test_lib:no_messages()
+    end).
 
 await_with_timeout_leaves_no_message(_) ->
     ok = py:exec(<<"def forever():\n    while True: pass\n">>),
