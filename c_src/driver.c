@@ -300,6 +300,25 @@ static PyType_Spec driver_spec = {
 
 /* ---- starting ---- */
 
+/* asyncio.Task(driver, loop=loop, context=context, eager_start=True). */
+static PyObject *start_task(py_state *st, py_loop *loop, PyObject *driver, PyObject *context)
+{
+    PyObject *kwargs = Py_XNewRef(py_loop_driver_kwargs(loop)), *name = st->loop.str_context, *task = NULL;
+    PyObject *args = kwargs == NULL ? NULL : PyTuple_Pack(1, driver);
+
+    if (args != NULL && PyDict_SetItem(kwargs, name, context) == 0) {
+        task = PyObject_Call(st->driver.task, args, kwargs);
+        PyObject *exc = PyErr_GetRaisedException();
+        if (PyDict_SetItem(kwargs, name, Py_None) < 0) {
+            PyErr_Clear();
+        }
+        PyErr_SetRaisedException(exc);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return task;
+}
+
 PyObject *py_driver_start(py_state *st, py_loop *loop, py_request *req, py_gather *gather, unsigned index,
                           PyObject *coro, PyObject *context)
 {
@@ -315,8 +334,7 @@ PyObject *py_driver_start(py_state *st, py_loop *loop, py_request *req, py_gathe
     d->req = req;
     d->gather = gather;
     d->index = index;
-    PyObject *args[] = {NULL, (PyObject *)d, py_loop_object(loop), context, Py_True};
-    task = PyObject_Vectorcall(part->task, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, part->task_kwnames);
+    task = start_task(st, loop, (PyObject *)d, context);
     if (task == NULL) {
         if (d->req == NULL) { /* it ended, and then asyncio failed: there is nobody to tell */
             PyErr_WriteUnraisable((PyObject *)d);
@@ -478,8 +496,7 @@ int py_driver_prepare(py_state *st)
     Py_DECREF(done);
     Py_XSETREF(part->task, import_attr("asyncio", "Task"));
     Py_XSETREF(part->cancelled_error, import_attr("asyncio", "CancelledError"));
-    Py_XSETREF(part->task_kwnames, Py_BuildValue("(sss)", "loop", "context", "eager_start"));
-    if (part->task == NULL || part->cancelled_error == NULL || part->task_kwnames == NULL) {
+    if (part->task == NULL || part->cancelled_error == NULL) {
         return -1;
     }
     part->wrap = import_attr("erlang._context_loop", "wrap");
@@ -496,7 +513,7 @@ int py_driver_init(PyObject *module, py_state *st)
     return PyModule_AddType(module, st->driver.type);
 }
 
-#define DRIVER_OBJECTS(O) O(type) O(task) O(task_kwnames) O(cancelled_error) O(wrap) O(str_cancel)
+#define DRIVER_OBJECTS(O) O(type) O(task) O(cancelled_error) O(wrap) O(str_cancel)
 
 int py_driver_traverse(py_state *st, visitproc visit, void *arg)
 {

@@ -12,7 +12,6 @@
 typedef struct {
     PyTypeObject *type;
     PyObject *task;            /* asyncio.Task, imported by the first request */
-    PyObject *task_kwnames;    /* ("loop", "context", "eager_start") */
     PyObject *cancelled_error; /* asyncio.CancelledError */
     PyObject *wrap;            /* erlang._context_loop.wrap: a coroutine for another awaitable */
     PyObject *str_cancel;

@@ -23,10 +23,13 @@ static int import_asyncio(py_state *st)
     Py_XSETREF(part->asyncio_handle, import_attr("asyncio.events", "Handle"));
     Py_XSETREF(part->asyncio_timer_handle, import_attr("asyncio.events", "TimerHandle"));
     Py_XSETREF(part->tasks, PyImport_ImportModule("asyncio.tasks"));
+    Py_XSETREF(part->eager_task_factory, import_attr("asyncio.tasks", "eager_task_factory"));
+    Py_XSETREF(part->eager_task, import_attr("asyncio.tasks", "Task"));
     Py_XSETREF(part->futures, PyImport_ImportModule("asyncio.futures"));
     Py_XSETREF(part->format_callback, import_attr("asyncio.format_helpers", "_format_callback_source"));
     if (part->asyncio_handle == NULL || part->asyncio_timer_handle == NULL || part->tasks == NULL ||
-        part->futures == NULL || part->format_callback == NULL)
+        part->eager_task_factory == NULL || part->eager_task == NULL || part->futures == NULL ||
+        part->format_callback == NULL)
         return -1;
     Py_XSETREF(part->asyncio_threadsafe_handle, import_attr("asyncio.events", "_ThreadSafeHandle"));
     if (part->asyncio_threadsafe_handle == NULL) {
@@ -76,6 +79,8 @@ static int loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->own_selector);
     Py_VISIT(loop->task_factory);
     Py_VISIT(loop->kwargs);
+    Py_VISIT(loop->eager_kwargs);
+    Py_VISIT(loop->driver_kwargs);
     for (size_t i = 0; i < loop->timers_len; i++)
         Py_VISIT(loop->timers[i].handle);
     return py_fds_traverse(loop, visit, arg);
@@ -92,7 +97,7 @@ static int loop_clear(PyObject *self)
     Py_CLEAR(loop->selector);
     Py_CLEAR(loop->own_selector);
     Py_CLEAR(loop->task_factory);
-    Py_CLEAR(loop->kwargs);
+    py_loop_drop_kwargs(loop);
     return 0;
 }
 
@@ -224,7 +229,7 @@ static int set_closed_and_drop(PyObject *self, PyObject *value, void *closure)
     if (loop->closed) { /* asyncio clears its queues right after setting this */
         py_ready_drop(loop->ready);
         py_timers_drop(loop);
-        Py_CLEAR(loop->kwargs);
+        py_loop_drop_kwargs(loop);
     }
     return 0;
 }
@@ -399,6 +404,8 @@ static int add_methods(PyTypeObject *type, PyMethodDef *defs)
     O(asyncio_handle);                                                                                                 \
     O(asyncio_timer_handle);                                                                                           \
     O(tasks);                                                                                                          \
+    O(eager_task_factory);                                                                                             \
+    O(eager_task);                                                                                                     \
     O(futures);                                                                                                        \
     O(format_callback);                                                                                                \
     O(kw_debug);                                                                                                       \
@@ -418,7 +425,7 @@ int py_loop_init(PyObject *module, py_state *st)
         return -1;
     part->loop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &loop_spec, NULL);
     if (part->loop_type == NULL || add_methods(part->loop_type, py_loop_call_methods) < 0 ||
-        add_methods(part->loop_type, py_loop_fd_methods) < 0)
+        add_methods(part->loop_type, py_loop_task_methods) < 0 || add_methods(part->loop_type, py_loop_fd_methods) < 0)
         return -1;
     return PyModule_AddType(module, part->loop_type);
 }

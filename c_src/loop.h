@@ -17,6 +17,7 @@ typedef struct {
     /* the stock classes: for debug mode and isinstance; the last is NULL before 3.14 */
     PyObject *asyncio_handle, *asyncio_timer_handle, *asyncio_threadsafe_handle;
     PyObject *tasks, *futures;                 /* modules */
+    PyObject *eager_task_factory, *eager_task; /* asyncio.eager_task_factory, and the class of which it makes tasks */
     PyObject *format_callback;                 /* asyncio.format_helpers._format_callback_source */
     PyObject *kw_debug, *kw_context, *no_args; /* names of keyword arguments, as tuples */
     PyObject *str_cancelled, *str_run, *str_scheduled, *str_context, *str_loop, *str_name, *str_task, *str_future,
@@ -36,6 +37,10 @@ py_state *py_loop_state(py_loop *loop);
 /* The loop's poller, for posting from elsewhere: borrowed, or NULL when the loop runs on a selector of the caller's.
  * Keep it before leaving the attached section. */
 py_poller *py_loop_poller(py_loop *loop);
+
+/* asyncio.Task's keyword arguments for a driver of this loop, all but "context": kept, because making such a dict costs
+ * more than what the task does with it. Borrowed, NULL with an exception. Loop's thread, attached. */
+PyObject *py_loop_driver_kwargs(py_loop *loop);
 
 /* loop.call_soon(callback, *args) from C: 0 or -1 with an exception. Loop's thread, attached. context may be NULL. */
 int py_loop_call_soon(py_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *context);

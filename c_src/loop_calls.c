@@ -353,69 +353,6 @@ static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* {"loop": self}, made once: Task and Future take the loop by keyword, and so need no dict of their own each time. */
-static PyObject *loop_kwargs(py_loop *loop)
-{
-    if (loop->kwargs == NULL) {
-        loop->kwargs = PyDict_New();
-        if (loop->kwargs != NULL && PyDict_SetItem(loop->kwargs, loop->st->loop.str_loop, PY_LOOP_OBJ(loop)) < 0)
-            Py_CLEAR(loop->kwargs);
-    }
-    return loop->kwargs;
-}
-
-static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    py_loop *loop = (py_loop *)self;
-    PyObject *kwargs = loop_kwargs(loop);
-    PyObject *cls = kwargs == NULL ? NULL : PyObject_GetAttr(loop->st->loop.futures, loop->st->loop.str_future);
-    PyObject *future = cls == NULL ? NULL : PyObject_Call(cls, loop->st->loop.no_args, kwargs);
-    Py_XDECREF(cls);
-    return future;
-}
-
-static PyObject *stock_create_task(py_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *argv[] = {(PyObject *)loop->st->loop.loop_type, PY_LOOP_OBJ(loop)};
-    PyObject *super = PyObject_Vectorcall((PyObject *)&PySuper_Type, argv, 2, NULL);
-    PyObject *method = super == NULL ? NULL : PyObject_GetAttrString(super, "create_task");
-    PyObject *task = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, kwnames);
-    Py_XDECREF(super);
-    Py_XDECREF(method);
-    return task;
-}
-
-static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    py_loop *loop = (py_loop *)self;
-    py_loop_part *part = &loop->st->loop;
-    PyObject *kwargs, *cls, *argv, *task = NULL;
-
-    bool plain = nargs == 1 && !loop->debug && Py_IsNone(loop->task_factory);
-    Py_ssize_t nkw = plain && kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
-    for (Py_ssize_t i = 0; plain && i < nkw; i++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        plain = PyUnicode_Compare(name, part->str_name) == 0 || PyUnicode_Compare(name, part->str_context) == 0;
-    }
-    if (!plain)
-        return stock_create_task(loop, args, nargs, kwnames);
-    if (py_loop_check_closed(loop) < 0 || (kwargs = loop_kwargs(loop)) == NULL)
-        return NULL;
-    kwargs = nkw > 0 ? PyDict_Copy(kwargs) : Py_NewRef(kwargs);
-    for (Py_ssize_t i = 0; kwargs != NULL && i < nkw; i++) {
-        if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[1 + i]) < 0)
-            Py_CLEAR(kwargs);
-    }
-    cls = PyObject_GetAttr(part->tasks, part->str_task);
-    argv = PyTuple_Pack(1, args[0]);
-    if (kwargs != NULL && cls != NULL && argv != NULL)
-        task = PyObject_Call(cls, argv, kwargs);
-    Py_XDECREF(kwargs);
-    Py_XDECREF(cls);
-    Py_XDECREF(argv);
-    return task;
-}
-
 #define FAST_KW METH_FASTCALL | METH_KEYWORDS
 
 PyMethodDef py_loop_call_methods[] = {
@@ -427,9 +364,6 @@ PyMethodDef py_loop_call_methods[] = {
      PyDoc_STR("call_later(delay, callback, *args, context=None)\n--\n\nCall the callback in delay seconds.")},
     {"call_at", _PyCFunction_CAST(py_loop_call_at_meth), FAST_KW,
      PyDoc_STR("call_at(when, callback, *args, context=None)\n--\n\nCall the callback at a time of loop.time().")},
-    {"create_future", create_future, METH_NOARGS, PyDoc_STR("A new asyncio.Future of this loop.")},
-    {"create_task", _PyCFunction_CAST(create_task), FAST_KW,
-     PyDoc_STR("create_task(coro, *, name=None, context=None)\n--\n\nRun a coroutine as a task of this loop.")},
     {"_call_soon", _PyCFunction_CAST(call_soon_private), METH_FASTCALL, NULL},
     {"_add_callback", add_callback, METH_O, NULL},
     {"_timer_handle_cancelled", timer_handle_cancelled, METH_O, NULL},

@@ -40,7 +40,7 @@ struct py_loop {
     size_t nfree;
     py_event *events; /* taken from the poller and not yet run */
     PyObject *selector, *own_selector, *task_factory, *weakrefs;
-    PyObject *kwargs; /* {"loop": self} */
+    PyObject *kwargs, *eager_kwargs, *driver_kwargs; /* of asyncio's classes: loop_tasks.c */
     /* For threads that wait until a handle's callback has ended. */
     pthread_mutex_t ended_lock;
     pthread_cond_t ended;
@@ -77,7 +77,11 @@ extern PyMethodDef py_loop_fd_methods[];
 void py_fds_drop(py_loop *loop);
 int py_fds_traverse(py_loop *loop, visitproc visit, void *arg);
 
-/* loop_calls.c: call_soon and its family, tasks and futures. */
+/* loop_tasks.c */
+extern PyMethodDef py_loop_task_methods[];
+void py_loop_drop_kwargs(py_loop *loop);
+
+/* loop_calls.c: call_soon and its family. */
 extern PyMethodDef py_loop_call_methods[];
 PyObject *py_loop_call_at_meth(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 /* A handle for a callback: ours, or in debug mode asyncio's. */

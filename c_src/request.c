@@ -260,6 +260,7 @@ void py_request_track(py_request *req)
     py_request **bucket = bucket_of(s, hash);
 
     req->tracked = true;
+    req->table_hash = hash;
     pthread_mutex_lock(&s->lock);
     req->table_next = *bucket;
     *bucket = req;
@@ -276,7 +277,7 @@ void py_request_untrack(py_request *req)
         return;
     }
     req->tracked = false;
-    hash = ref_hash(req->ref);
+    hash = req->table_hash;
     s = shard_of(hash);
     at = bucket_of(s, hash);
     pthread_mutex_lock(&s->lock);

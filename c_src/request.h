@@ -69,13 +69,14 @@ struct py_request {
     uint64_t nest;                     /* the wait it is queued for, where a waiting worker serves it */
     py_request *under;                 /* what waits below it on its worker's stack; under take_lock */
     py_request *table_next;            /* in the table of tracked requests */
-    py_event event;                    /* on its way to a loop; the rest is of such requests alone */
-    py_link link;                      /* in py_async.live or .stopping, under its lock */
-    PyObject *driver;                  /* strong: what drives it since it suspended; under that lock */
-    py_gather *gather;                 /* the loop thread's */
-    bool open_line;                    /* the same: a line of output was left open */
-    PyObject *start;                   /* strong: a coroutine to run in place of a call */
-    py_stream *stream;                 /* kept: whose step this is */
+    uint64_t table_hash;
+    py_event event;    /* on its way to a loop; the rest is of such requests alone */
+    py_link link;      /* in py_async.live or .stopping, under its lock */
+    PyObject *driver;  /* strong: what drives it since it suspended; under that lock */
+    py_gather *gather; /* the loop thread's */
+    bool open_line;    /* the same: a line of output was left open */
+    PyObject *start;   /* strong: a coroutine to run in place of a call */
+    py_stream *stream; /* kept: whose step this is */
 };
 
 /* A blank request from the context's freelist; NULL when memory is out. Any thread. */
