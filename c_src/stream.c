@@ -19,7 +19,7 @@ enum { STREAM_BUSY, STREAM_PARKED, STREAM_ENDED };
 struct py_stream {
     py_context *context; /* kept */
     ErlNifPid owner;
-    ErlNifMonitor monitor;
+    ErlNifMonitor monitor, context_monitor;
     ErlNifEnv *env; /* owns what is called; cleared by the first step */
     ERL_NIF_TERM what[4];
     int op;
@@ -68,12 +68,19 @@ static void stream_dtor(ErlNifEnv *env, void *obj)
 }
 
 static void cancel(py_stream *s, ErlNifEnv *env, int why);
+static void stop(py_stream *s, ErlNifEnv *env);
 
+/* The stream's owner, or the process of its context. */
 static void owner_down(ErlNifEnv *env, void *obj, ErlNifPid *pid, ErlNifMonitor *monitor)
 {
-    (void)pid;
+    py_stream *s = obj;
+
     (void)monitor;
-    cancel(obj, env, PY_STOP_CANCELLED);
+    if (enif_compare_pids(pid, &s->owner) == 0) {
+        cancel(s, env, PY_STOP_CANCELLED);
+    } else {
+        stop(s, env);
+    }
 }
 
 int py_stream_load(ErlNifEnv *env)
@@ -159,7 +166,14 @@ static bool push_step(py_stream *s, bool loop, PyObject *start)
 /* BUSY, and nothing runs: the next step, or the end. */
 static void go_on(py_stream *s, ErlNifEnv *env, bool loop, PyObject *start)
 {
+    PyObject *iter;
+
     if (!push_step(s, loop, start)) {
+        iter = s->iter; /* nobody else runs it */
+        s->iter = NULL;
+        if (iter != NULL) {
+            py_interp_drop_later(s->context->interp, iter);
+        }
         send_stop(s, env, PY_STOP_STOPPED);
         pthread_mutex_lock(&s->lock); /* ended is only what has sent its last message */
         s->state = STREAM_ENDED;
@@ -381,25 +395,36 @@ void py_stream_rest(py_request *req, bool last)
 
 /* ---- from outside ---- */
 
-static void cancel(py_stream *s, ErlNifEnv *env, int why)
+/* The stream is to end because of `why`; its state until now. One that was parked has a step that closes the iterator
+ * and says so, or where the context takes none, is at its end. */
+static int end(py_stream *s, ErlNifEnv *env, int why)
 {
-    ErlNifEnv *ref_env;
-    bool parked, ended;
+    int state;
 
     pthread_mutex_lock(&s->lock);
-    ended = s->state == STREAM_ENDED;
+    state = s->state;
     if (!atomic_load(&s->cancelled)) {
         s->why = why;
         atomic_store(&s->cancelled, true);
     }
-    parked = s->state == STREAM_PARKED;
-    if (parked) {
+    if (state == STREAM_PARKED) {
         s->state = STREAM_BUSY;
     }
     pthread_mutex_unlock(&s->lock);
-    if (parked) { /* a step that closes the iterator and says so */
+    if (state == STREAM_PARKED) {
         go_on(s, env, false, NULL);
-    } else if (!ended) {
+    }
+    return state;
+}
+
+/* The context is gone, which ends what runs or waits there. */
+static void stop(py_stream *s, ErlNifEnv *env) { (void)end(s, env, PY_STOP_STOPPED); }
+
+static void cancel(py_stream *s, ErlNifEnv *env, int why)
+{
+    ErlNifEnv *ref_env;
+
+    if (end(s, env, why) == STREAM_BUSY) {
         ref_env = enif_alloc_env();
         (void)py_request_cancel(env, enif_make_resource(ref_env, s), false);
         enif_free_env(ref_env);
@@ -444,7 +469,8 @@ PY_NIF(stream_start_nif)
     enif_self(env, &s->owner);
     s->state = STREAM_BUSY;
     ref = enif_make_resource(env, s);
-    if (enif_monitor_process(env, s, &s->owner, &s->monitor) != 0 || !push_step(s, false, NULL)) {
+    if (enif_monitor_process(env, s, &s->owner, &s->monitor) != 0 ||
+        enif_monitor_process(env, s, &context->owner, &s->context_monitor) != 0 || !push_step(s, false, NULL)) {
         s->state = STREAM_ENDED;
         ref = 0;
     }

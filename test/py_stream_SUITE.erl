@@ -45,6 +45,7 @@ groups() ->
         many_streams,
         context_stop_ends_streams,
         parked_stream_of_a_stopped_context,
+        parked_streams_of_a_killed_context,
         forgotten_stream_is_closed,
         bad_options,
         no_context
@@ -415,8 +416,26 @@ parked_stream_of_a_stopped_context(_) ->
     [0] = take(Ref, 1),
     [0, done] = items(start(count, [1])),
     ok = py_context:stop(Context),
-    _ = py:stream_ack(Ref, 1),
-    [{error, stopped}] = items(Ref).
+    [{error, stopped}] = items(Ref),
+    wait_seen(<<"closed">>),
+    {error, done} = py:stream_ack(Ref, 1).
+
+parked_streams_of_a_killed_context(_) ->
+    Context = py_test_lib:context(#{}),
+    Refs = [
+        begin
+            {ok, Ref} = py:stream_start(Context, stream_fixture, F, [], #{credit => 1}),
+            [0] = take(Ref, 1),
+            Ref
+        end
+     || F <- [endless, aendless], _ <- lists:seq(1, 20)
+    ],
+    exit(Context, kill),
+    [[{error, stopped}] = items(Ref) || Ref <- Refs],
+    py_test_lib:eventually(fun() ->
+        Seen = seen(),
+        {20, 20} = {length([S || <<"closed">> = S <- Seen]), length([S || <<"aclosed">> = S <- Seen])}
+    end).
 
 forgotten_stream_is_closed(_) ->
     ok = forget(),
