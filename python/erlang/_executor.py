@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 from erlang._window import Arguments, Outcome, UsageError, Window, call_with
 
-__all__ = ["ExecutionResult", "execute_concurrent", "execute_concurrent_async", "map_for_erlang"]
+__all__ = ["ExecutionResult", "execute_concurrent", "execute_concurrent_async"]
 
 # A generator's consumer that lags behind has at most so many windows of results waiting for it.
 _AHEAD = 4
@@ -166,20 +166,6 @@ def execute_concurrent_async(
     if results_generator:
         return _iterate(func, parameters, concurrency, raise_on_first_error)
     return _collect(func, parameters, concurrency, raise_on_first_error)
-
-
-async def map_for_erlang(
-    func: Callable[..., Any],
-    parameters: Iterable[Arguments],
-    concurrency: int,
-    collect: bool,
-    failed: Callable[[BaseException], Any],
-) -> list[Any]:
-    """For `py:map`: the bare values in order, with `collect` as (True, value) or (False, failed(exception))."""
-    results = await execute_concurrent_async(func, parameters, concurrency, not collect)
-    if not collect:
-        return [value for _, value in results]
-    return [(True, value) if success else (False, failed(value)) for success, value in results]
 
 
 def _check(func: object, concurrency: int) -> None:

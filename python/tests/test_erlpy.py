@@ -217,7 +217,7 @@ def test_a_terminal(extra: dict[str, str], tmp_path: Path) -> None:
         repl.type(b"import sys; print('tty', sys.stdin.isatty(), 40 + 2)\r")
         repl.until(b"tty True 42\r\n")
         repl.until(b">>> ")
-        repl.type(b"import threading; _ = threading.Lock(); print(_.acquire(), 'lo' + 'cked'); _.acquire()\r")
+        repl.type(b"import threading; _ = threading.Lock(); print(_.acquire(), 'lo' + 'cked') or _.acquire()\r")
         repl.until(b"True locked\r\n")
         repl.type(b"\x03")
         repl.until(b"KeyboardInterrupt")
@@ -266,8 +266,8 @@ def test_handlers_run_on_the_main_thread() -> None:
             seen = []
             number = getattr(signal, name)
             signal.signal(number, lambda *_: seen.append(threading.current_thread() is threading.main_thread()))
-            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-            signal.pause()
+            threading.Thread(target=os.kill, args=(os.getpid(), number)).start()
+            while not seen: time.sleep(0.01)
             print(name, seen)
         stop.set()
     """

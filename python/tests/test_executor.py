@@ -27,7 +27,7 @@ def loop_factory(request: pytest.FixtureRequest) -> Any:
 def run(loop_factory: Any) -> Callable[[Main], None]:
     def run_main(main: Main) -> None:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(asyncio.wait_for(main(), 30))
+            runner.run(asyncio.wait_for(main(), 60))
 
     return run_main
 
@@ -52,10 +52,10 @@ def loop_in_thread(loop_factory: Any) -> Iterator[asyncio.AbstractEventLoop]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield started.result(10)
+        yield started.result(60)
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -309,24 +309,27 @@ def test_from_a_thread_onto_a_loop(loop_factory: Any) -> None:
         )
         assert next(generator).success
         generator.close()
-        assert asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "alive"), loop).result(10) == "alive"
+        assert asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "alive"), loop).result(60) == "alive"
 
 
-def test_timeout_cancels_what_runs_on_the_loop(loop_factory: Any) -> None:
+@pytest.mark.parametrize("lazy", [False, True])
+def test_timeout_cancels_what_runs_on_the_loop(loop_factory: Any, lazy: bool) -> None:
     gauge = Gauge()
+    endless = [(0, 10**9)] * 3
+
+    async def ended() -> None:
+        while gauge.now:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    timeout = 0.02
     with loop_in_thread(loop_factory) as loop:
-        endless = [(0, 10**9)] * 3
-        with pytest.raises(TimeoutError):
-            execute_concurrent(gauge.statement, endless, loop=loop, timeout=0.02)
-        with pytest.raises(TimeoutError):
-            next(execute_concurrent(gauge.statement, endless, results_generator=True, loop=loop, timeout=0.02))
-
-        async def ended() -> None:
-            while gauge.now:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-
-        asyncio.run_coroutine_threadsafe(ended(), loop).result(10)
-        assert gauge.begun == gauge.cancelled == 6
+        while gauge.begun < 3:  # on a busy machine the time may be over before
+            gauge.begun = gauge.cancelled = 0
+            with pytest.raises(TimeoutError):
+                list(execute_concurrent(gauge.statement, endless, results_generator=lazy, loop=loop, timeout=timeout))
+            asyncio.run_coroutine_threadsafe(ended(), loop).result(60)
+            assert gauge.begun == gauge.cancelled
+            timeout *= 2
 
 
 def test_a_loop_that_does_not_run_is_an_error() -> None:
@@ -477,7 +480,7 @@ def test_first_error_cancels_futures_in_flight() -> None:
         return future
 
     with pytest.raises(LookupError):
-        execute_concurrent(submit, [(n,) for n in range(100)], 10, timeout=10)
+        execute_concurrent(submit, [(n,) for n in range(100)], 10, timeout=60)
     assert len(futures) == 10
     assert [f.cancelled() for f in futures] == [False, True, False] + [True] * 7
 
@@ -552,12 +555,3 @@ def test_many_threads_complete_at_once() -> None:
         semaphore.release()
     for thread in threads:
         thread.join()
-
-
-def test_map_for_erlang(run: Callable[[Main], None]) -> None:
-    async def main() -> None:
-        assert await executor.map_for_erlang(fail_on, [[n, 9] for n in range(3)], 2, False, repr) == [0, 1, 2]
-        found = await executor.map_for_erlang(fail_on, [[n, 1] for n in range(3)], 2, True, repr)
-        assert found == [(True, 0), (False, "LookupError(1)"), (True, 2)]
-
-    run(main)

@@ -18,7 +18,7 @@ Main = Callable[[], Coroutine[Any, Any, None]]
 def run(request: pytest.FixtureRequest) -> Callable[[Main], None]:
     def run_main(main: Main) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(asyncio.wait_for(main(), 30))
+            runner.run(asyncio.wait_for(main(), 60))
 
     return run_main
 
