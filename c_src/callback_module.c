@@ -174,7 +174,9 @@ static ERL_NIF_TERM chain_term(py_state *st, py_callback *cb, uint64_t until_ns,
         if (origin.callers != 0) {
             callers = enif_make_copy(env, origin.callers);
         }
-        *caller = enif_make_pid(env, &origin.caller);
+        if (!origin.foreign) { /* else it is in `callers` */
+            *caller = enif_make_pid(env, &origin.caller);
+        }
     }
     trace = py_trace_term(st, origin.trace, env);
     py_origin_done(&origin);

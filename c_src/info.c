@@ -39,7 +39,7 @@ PY_NIF(context_info_nif)
             put(env, &item, "id", enif_make_uint64(env, req->serial));
             put(env, &item, "module", req->shown_target);
             put(env, &item, "function", req->shown_function);
-            put(env, &item, "caller", enif_make_pid(env, &req->caller));
+            put(env, &item, "caller", py_request_caller(env, req));
             put(env, &item, "age_us", enif_make_uint64(env, (now - req->submitted_ns) / 1000));
             put(env, &item, "thread", enif_make_uint64(env, w->thread_id));
             running = enif_make_list_cell(env, item, running);

@@ -38,6 +38,7 @@ static void of_request(py_origin *out, py_request *req)
 {
     *out = (py_origin){
         .caller = req->caller,
+        .foreign = (req->flags & PY_REQ_FOREIGN) != 0,
         .serial = req->serial,
         .chain = req->chain != 0 ? req->chain : req->serial,
         .parent = req->parent,

@@ -14,6 +14,7 @@ typedef struct {
 
 typedef struct {
     ErlNifPid caller;
+    bool foreign; /* the caller is of another node, and the first of `callers` */
     uint64_t serial;
     uint64_t chain, parent; /* as those of a request, but `chain` is never 0 */
     uint64_t deadline_ns;   /* 0 unless the request itself runs */

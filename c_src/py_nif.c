@@ -32,7 +32,7 @@ static ErlNifFunc functions[] = {
     {"submit_nested", 10, submit_nested_nif, 0},
     {"loop_start", 1, loop_start_nif, 0},
     {"loop_stop", 3, loop_stop_nif, 0},
-    {"stream_start", 8, stream_start_nif, 0},
+    {"stream_start", 9, stream_start_nif, 0},
     {"stream_ack", 2, stream_ack_nif, 0},
     {"stream_cancel", 1, stream_cancel_nif, 0},
     {"events_attach", 1, events_attach_nif, 0},

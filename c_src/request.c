@@ -253,6 +253,17 @@ void py_request_reply_stop(py_request *req, ErlNifEnv *env, int stop, bool aband
     enif_free_env(msg_env);
 }
 
+ERL_NIF_TERM py_request_caller(ErlNifEnv *env, py_request *req)
+{
+    ERL_NIF_TERM head, tail;
+
+    if ((req->flags & PY_REQ_FOREIGN) && req->callers != 0 &&
+        enif_get_list_cell(req->env, req->callers, &head, &tail)) {
+        return enif_make_copy(env, head);
+    }
+    return enif_make_pid(env, &req->caller);
+}
+
 void py_request_track(py_request *req)
 {
     uint64_t hash = ref_hash(req->ref);

@@ -32,6 +32,7 @@ enum {
     PY_REQ_STREAM = 1u << 5,   /* a step of a stream, whose reply is the stream's last message: stream.h */
     PY_REQ_COLLECT = 1u << 6,  /* an iterator is asked for as a list: stream.h */
     PY_REQ_TIMED = 1u << 7,    /* the reply says where the time went: trace.h */
+    PY_REQ_FOREIGN = 1u << 8,  /* for a process of another node, the first of `callers`: py_node_server.erl */
 };
 
 typedef struct py_gather py_gather; /* gather.h */
@@ -133,6 +134,9 @@ typedef enum { PY_REQUEST_OPEN, PY_REQUEST_SENDING, PY_REQUEST_GONE } py_request
 
 /* Of the tracked request with this reference. SENDING: its reply may be on its way; GONE: it came, if there was one. */
 py_request_fate py_request_look(ERL_NIF_TERM ref);
+
+/* The process for which it runs, in `env`. The request's owner, or whoever keeps it from ending. */
+ERL_NIF_TERM py_request_caller(ErlNifEnv *env, py_request *req);
 
 /* The table of tracked requests. */
 int py_request_table_init(void);

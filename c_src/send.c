@@ -138,6 +138,17 @@ static PyObject *module_send(PyObject *module, PyObject *const *args, Py_ssize_t
     Py_RETURN_NONE;
 }
 
+/* A process of another node. */
+static PyObject *foreign_caller(py_state *st, const py_origin *origin)
+{
+    ERL_NIF_TERM head, tail;
+
+    if (origin->callers == 0 || !enif_get_list_cell(origin->env, origin->callers, &head, &tail)) {
+        Py_RETURN_NONE;
+    }
+    return py_term_to_py(st, origin->env, head, 0);
+}
+
 static PyObject *pid_object(py_state *st, const ErlNifPid *pid)
 {
     return py_types_handle_new(st->types.pid, NULL, pid->pid);
@@ -147,14 +158,20 @@ static PyObject *module_self(PyObject *module, PyObject *unused)
 {
     py_state *st = py_state_of_module(module);
     py_origin origin;
+    PyObject *self;
 
     (void)unused;
     if (!py_origin_find(st, &origin)) {
         PyErr_SetString(PyExc_RuntimeError, "this thread runs nothing for an Erlang process");
         return NULL;
     }
+    if (PY_UNLIKELY(origin.foreign)) {
+        self = foreign_caller(st, &origin);
+    } else {
+        self = pid_object(st, &origin.caller);
+    }
     py_origin_done(&origin);
-    return pid_object(st, &origin.caller);
+    return self;
 }
 
 static PyObject *module_whereis(PyObject *module, PyObject *name)

@@ -22,6 +22,8 @@ struct py_stream {
     ErlNifMonitor monitor, context_monitor;
     ErlNifEnv *env; /* owns what is called; cleared by the first step */
     ERL_NIF_TERM what[4];
+    ErlNifEnv *home_env; /* owns callers; NULL without */
+    ERL_NIF_TERM callers;
     int op;
     unsigned flags;
     pthread_mutex_t lock;
@@ -62,6 +64,9 @@ static void stream_dtor(ErlNifEnv *env, void *obj)
     }
     py_interp_unuse(s->context->interp);
     enif_free_env(s->env);
+    if (s->home_env != NULL) {
+        enif_free_env(s->home_env);
+    }
     pthread_mutex_destroy(&s->lock);
     enif_release_resource(s->context);
     atomic_fetch_sub(&py_streams_live, 1);
@@ -151,6 +156,9 @@ static bool push_step(py_stream *s, bool loop, PyObject *start)
     req->start = start;
     py_request_fill(req, s->env, enif_make_resource(req->env, s), s->what);
     req->caller = s->owner;
+    if (s->home_env != NULL) {
+        req->callers = enif_make_copy(req->env, s->callers);
+    }
     req->submitted_ns = py_now_ns();
     req->deadline_ns = 0;
     enif_keep_resource(s);
@@ -445,7 +453,7 @@ static bool wakes_pump(py_stream *s)
 }
 
 PY_NIF(stream_start_nif)
-{ /* (Context, Op, Target, Function, Args, Kwargs, Credit, Flags) */
+{ /* (Context, Op, Target, Function, Args, Kwargs, Credit, Flags, Callers) */
     py_context *context;
     py_stream *s;
     unsigned op, flags, i;
@@ -462,6 +470,10 @@ PY_NIF(stream_start_nif)
     }
     for (i = 0; i < 4; i++) {
         s->what[i] = enif_make_copy(s->env, argv[2 + i]);
+    }
+    if (!enif_is_empty_list(env, argv[8])) {
+        s->home_env = enif_alloc_env();
+        s->callers = enif_make_copy(s->home_env, argv[8]);
     }
     s->op = (int)op;
     s->flags = flags;
@@ -485,8 +497,11 @@ PY_NIF(stream_ack_nif)
     bool step = false, wake, ended;
 
     (void)argc;
-    if (!enif_get_resource(env, argv[0], stream_rtype, (void **)&s) || !enif_get_int64(env, argv[1], &n)) {
+    if (!enif_is_ref(env, argv[0]) || !enif_get_int64(env, argv[1], &n)) {
         return enif_make_badarg(env);
+    }
+    if (!enif_get_resource(env, argv[0], stream_rtype, (void **)&s)) {
+        return py_atoms.undefined;
     }
     pthread_mutex_lock(&s->lock);
     add_credit(&s->credit, n);
@@ -513,8 +528,11 @@ PY_NIF(stream_cancel_nif)
     bool ended;
 
     (void)argc;
-    if (!enif_get_resource(env, argv[0], stream_rtype, (void **)&s)) {
+    if (!enif_is_ref(env, argv[0])) {
         return enif_make_badarg(env);
+    }
+    if (!enif_get_resource(env, argv[0], stream_rtype, (void **)&s)) {
+        return py_atoms.undefined;
     }
     pthread_mutex_lock(&s->lock);
     ended = s->state == STREAM_ENDED;

@@ -44,11 +44,13 @@ void py_stream_release(py_request *req);
  * worker. */
 ERL_NIF_TERM py_stream_collect(py_context *context, py_request *req);
 
-/* stream_start(Context, Op, Target, Function, Args, Kwargs, Credit, Flags) -> {ok, Ref} | atom. Credit -1: no bound. */
+/* stream_start(Context, Op, Target, Function, Args, Kwargs, Credit, Flags, Callers) -> {ok, Ref} | atom. Credit -1: no
+ * bound. Callers: of the owner, if it is to say for whom it runs. */
 PY_NIF(stream_start_nif);
-/* stream_ack(Ref, Credit) -> ok | done */
+/* stream_ack(Ref, Credit) -> ok | done | undefined: it is no stream of this node's */
 PY_NIF(stream_ack_nif);
-/* stream_cancel(Ref) -> owner | other | done: done: it has sent its last message to the caller; owner: it will. */
+/* stream_cancel(Ref) -> owner | other | done | undefined: done: it has sent its last message to the caller; owner: it
+ * will. */
 PY_NIF(stream_cancel_nif);
 
 extern _Atomic long py_streams_live;

@@ -40,7 +40,8 @@ maybe_start({ok, Executable}) ->
 prep_stop(State) ->
     Ref = make_ref(),
     {Status, _} = init:get_status(),
-    ok = py_nif:runtime_flush(Ref, Status =:= stopping),
+    Last = Status =:= stopping orelse application:get_env(erlang_python, home) =/= undefined, %% see py_peer
+    ok = py_nif:runtime_flush(Ref, Last),
     receive
         {Ref, ok} -> State
     after ?FLUSH_MS ->

@@ -12,6 +12,7 @@ start_link() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = py_context_registry:init_table(),
+    ok = py_node:init_table(),
     ok = py_callback:init_table(),
     ok = py_state:init_table(),
     Default = maps:merge(

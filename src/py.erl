@@ -60,8 +60,10 @@
 -export([context/1]).
 -export([info/0]).
 -export([stacks/0]).
+-export([stacks/1]).
 -export([version/0]).
 -export([memory_stats/0]).
+-export([memory_stats/1]).
 -export([gc/0]).
 -export([gc/1]).
 -export([reload/1]).
@@ -331,7 +333,8 @@ stream_cancel(Ref) ->
 interrupt(Context) ->
     case py_request:handle(Context) of
         undefined -> {error, noproc};
-        Handle -> py_nif:context_interrupt(Handle)
+        Handle when is_reference(Handle) -> py_nif:context_interrupt(Handle);
+        Handle -> py_node:control(Handle, interrupt)
     end.
 
 %% ---- source ----
@@ -451,6 +454,11 @@ info() ->
 stacks() ->
     py_interpreter:stacks().
 
+%% Of the OS process of that context.
+-spec stacks(pid()) -> result().
+stacks(Context) ->
+    admin_of(Context, stacks).
+
 %% sys.version of the interpreter.
 -spec version() -> result().
 version() ->
@@ -463,13 +471,20 @@ version() ->
 memory_stats() ->
     py_interpreter:memory_stats().
 
+%% Of the OS process of that context.
+-spec memory_stats(pid()) -> result().
+memory_stats(Context) ->
+    admin_of(Context, memory_stats).
+
 %% Runs Python's cycle collector; gives the number of unreachable objects found.
 -spec gc() -> result().
 gc() ->
     call(gc, collect, []).
 
-%% Of one generation, 0 to 2.
--spec gc(0..2) -> result().
+%% Of one generation, 0 to 2; or in a context.
+-spec gc(0..2 | pid()) -> result().
+gc(Context) when is_pid(Context) ->
+    call(Context, gc, collect, []);
 gc(Generation) ->
     call(gc, collect, [Generation]).
 
@@ -576,6 +591,14 @@ state_decr(Key, By) ->
 -spec call_where(ref(), name(), name(), [term()]) -> result().
 call_where(Ref, Module, Function, Args) ->
     py_request:run(py_request:default(Ref), call, Module, Function, Args, [], ?TIMEOUT_MS, 0).
+
+-spec admin_of(pid(), stacks | memory_stats) -> result().
+admin_of(Context, Function) ->
+    case py_request:handle(Context) of
+        undefined -> {error, noproc};
+        Handle when is_reference(Handle) -> py_interpreter:Function();
+        Handle -> py_node:control(Handle, {admin, Function})
+    end.
 
 %% A context that nobody else uses: an answer also comes when every other worker is busy.
 -spec admin_context() -> pid().

@@ -37,7 +37,7 @@
 }.
 -type gather_result() :: {ok, [term()]} | {error, {gather_failed, [{Index :: pos_integer(), py:error()}]} | py:error()}.
 
--spec call(py_nif:context() | undefined, term(), term(), {[term()], map() | []}) -> reference().
+-spec call(py_request:handle(), term(), term(), {[term()], map() | []}) -> reference().
 call(Handle, Module, Function, {Args, Kwargs}) ->
     Ref = make_ref(),
     case py_request:submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED bor ?LOOP) of
@@ -54,16 +54,16 @@ await(Ref, Timeout) ->
 %% The coroutine gets CancelledError where it waits; the reply is {error, cancelled} unless it had ended before.
 -spec cancel(reference()) -> ok | {error, done}.
 cancel(Ref) ->
-    case py_nif:cancel(Ref, false) of
+    case py_request:cancel(Ref, false) of
         cancelled -> ok;
         done -> {error, done}
     end.
 
--spec gather(py_nif:context() | undefined, [spec()]) -> gather_result().
+-spec gather(py_request:handle(), [spec()]) -> gather_result().
 gather(Handle, Specs) ->
     gather(Handle, Specs, #{}).
 
--spec gather(py_nif:context() | undefined, [spec()], gather_options()) -> gather_result().
+-spec gather(py_request:handle(), [spec()], gather_options()) -> gather_result().
 gather(Handle, Specs, Options) ->
     ok = check(Options),
     OnError = maps:get(on_error, Options, collect),
@@ -83,7 +83,7 @@ gather(Handle, Specs, Options) ->
             py_telemetry:request(Hook, async_call, Meta, fun() -> {Gather(), none} end)
     end.
 
--spec gather(py_nif:context() | undefined, [spec()], collect | stop, non_neg_integer(), timeout(), integer()) ->
+-spec gather(py_request:handle(), [spec()], collect | stop, non_neg_integer(), timeout(), integer()) ->
     gather_result().
 gather(Handle, Specs, OnError, Concurrency, Timeout, Flags) ->
     Ref = make_ref(),
@@ -98,7 +98,7 @@ gather(Handle, Specs, OnError, Concurrency, Timeout, Flags) ->
 
 %% M:F(*Args) for each Args of the list. Coroutine functions run on the loop; others on the workers of the context, which
 %% are threads: they run at once where they release the GIL.
--spec map(py_nif:context() | undefined, term(), term(), [[term()]], gather_options()) -> gather_result().
+-spec map(py_request:handle(), term(), term(), [[term()]], gather_options()) -> gather_result().
 map(Handle, Module, Function, List, Options) ->
     ok = check(Options),
     Deadline = deadline(maps:get(timeout, Options, ?TIMEOUT_MS)),
@@ -159,7 +159,7 @@ fill(Map, Index, List, Free, Running, Done, Failed) ->
 drop(Running) ->
     lists:foreach(
         fun(Ref) ->
-            case py_nif:cancel(Ref, true) of
+            case py_request:cancel(Ref, true) of
                 cancelled -> ok;
                 done -> receive {Ref, _} -> ok end
             end
@@ -167,7 +167,7 @@ drop(Running) ->
         maps:keys(Running)
     ).
 
--spec submit_call(py_nif:context() | undefined, reference(), term(), term(), [term()], timeout(), integer()) ->
+-spec submit_call(py_request:handle(), reference(), term(), term(), [term()], timeout(), integer()) ->
     ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
 submit_call(Handle, Ref, Module, Function, Args, Timeout, Flags) ->
     py_request:submit(Handle, Ref, call, Module, Function, Args, [], Timeout, Flags).

@@ -12,6 +12,7 @@
 -export([system_terminate/4]).
 -export([system_code_change/4]).
 -export([run/5]).
+-export([run_from/6]).
 -export([watch/2]).
 
 -export([init_table/0]).
@@ -19,11 +20,13 @@
 -export([add/3]).
 -export([remove/1]).
 -export([names/0]).
+-export([foreign/2]).
 -export([chain/0]).
 
 -export_type([target_fun/0]).
 -export_type([chain/0]).
 -export_type([answer/0]).
+-export_type([target/0]).
 
 -type target_fun() :: fun() | {module(), atom()}.
 -type options() :: #{binaries => auto | bytes}.
@@ -48,6 +51,7 @@
     | {internal, Operation :: binary()}.
 
 -define(CHAIN, '$py_chain').
+-define(TRACE, 5).
 -define(CALLERS, 6).
 -define(MAX_SERVERS, 16).
 %% Between a monitor and the wait for it, which come in one breath.
@@ -99,6 +103,11 @@ remove(Name) ->
 -spec names() -> [binary()].
 names() ->
     [Name || Name <- all_names(), binary:first(Name) =/= $$].
+
+%% The names that a node, for which that process works, knows in addition.
+-spec foreign(pid(), [binary()]) -> ok.
+foreign(Server, Names) ->
+    change({foreign, Server, Names}).
 
 -spec all_names() -> [binary()].
 all_names() ->
@@ -171,9 +180,6 @@ loop(#state{parent = Parent} = State) ->
     end.
 
 -spec start(non_neg_integer(), target(), [term()], pid() | undefined, chain()) -> ok.
-start(Id, {internal, Operation}, Args, _Caller, _Chain) ->
-    _ = py_nif:callback_reply(Id, guarded(fun() -> {ok, py_state:operation(Operation, Args)} end)),
-    ok;
 start(Id, {down, Watcher}, _Args, _Caller, _Chain) ->
     _ = py_nif:callback_begin(Id, Watcher),
     Watcher ! {py_down, Id},
@@ -185,7 +191,20 @@ start(Id, {down, Watcher}, _Args, _Caller, _Chain) ->
 start(Id, {monitor, Process}, _Args, _Caller, _Chain) ->
     _ = py_nif:callback_begin(Id, spawn_link(?MODULE, watch, [Id, Process])),
     ok;
+start(Id, {internal, _} = Target, Args, Caller, Chain) ->
+    case home(Target, callers(Caller, Chain)) of
+        here ->
+            %% it takes no time
+            _ = py_nif:callback_reply(Id, guarded(fun() -> invoke(Target, Args) end)),
+            ok;
+        _ ->
+            start_process(Id, Target, Args, Caller, Chain)
+    end;
 start(Id, Target, Args, Caller, Chain) ->
+    start_process(Id, Target, Args, Caller, Chain).
+
+-spec start_process(non_neg_integer(), target(), [term()], pid() | undefined, chain()) -> ok.
+start_process(Id, Target, Args, Caller, Chain) ->
     Pid = spawn_link(?MODULE, run, [Id, Target, Args, Caller, Chain]),
     case py_nif:callback_begin(Id, Pid) of
         true -> ok;
@@ -205,13 +224,22 @@ send(To, Message) ->
 changed({register, Name, Function, Tag}) ->
     true = ets:insert(?MODULE, {Name, Function, Tag}),
     publish();
+changed({foreign, Server, []}) ->
+    true = ets:delete(?MODULE, Server),
+    publish();
+changed({foreign, Server, Names}) ->
+    true = ets:insert(?MODULE, {Server, Names}),
+    publish();
 changed({unregister, Name}) ->
     true = ets:delete(?MODULE, Name),
     publish().
 
 -spec publish() -> ok.
 publish() ->
-    py_nif:callback_names(maps:from_list([{Name, true} || Name <- all_names()])).
+    Names = all_names(),
+    Foreign = lists:append(ets:select(?MODULE, [{{'_', '$1'}, [], ['$1']}])),
+    ok = py_nif:callback_names(maps:from_list([{Name, true} || Name <- Names ++ Foreign])),
+    py_node:names([Name || Name <- Names, binary:first(Name) =/= $$]).
 
 -spec system_continue(pid(), [sys:dbg_opt()], #state{}) -> no_return().
 system_continue(Parent, _Debug, State) ->
@@ -229,14 +257,53 @@ system_code_change(State, _Module, _OldVsn, _Extra) ->
 
 -spec run(non_neg_integer(), target(), [term()], pid() | undefined, chain()) -> boolean().
 run(Id, Target, Args, Caller, Chain) ->
-    Callers = [Caller || Caller =/= undefined] ++ element(?CALLERS, Chain),
+    Callers = callers(Caller, Chain),
     put(?CHAIN, setelement(?CALLERS, Chain, Callers)),
     put('$callers', Callers),
-    py_nif:callback_reply(Id, guarded(fun() -> traced(Target, Args, Caller) end)).
+    Answer =
+        case home(Target, Callers) of
+            here -> guarded(fun() -> traced(Target, Args, Caller) end);
+            Home -> py_node:call_home(Home, Target, Args, setelement(?CALLERS, Chain, Callers))
+        end,
+    py_nif:callback_reply(Id, Answer).
+
+%% Where the function is: what is not registered on this node is at home where the chain of calls comes from.
+-spec home(target(), [pid()]) -> node() | here.
+home({<<First, _/binary>> = Name}, Callers) when First =/= $$ ->
+    case ets:member(?MODULE, Name) of
+        true -> here;
+        false -> py_node:home(Callers)
+    end;
+home(_Target, Callers) ->
+    py_node:home(Callers).
+
+-spec callers(pid() | undefined, chain()) -> [pid()].
+callers(undefined, Chain) -> element(?CALLERS, Chain);
+callers(Caller, Chain) -> [Caller | element(?CALLERS, Chain)].
+
+%% For Python on another node, whose process From waits for it; linked to it.
+-spec run_from(pid(), reference(), target(), [term()], chain(), Origin :: term()) -> ok.
+run_from(From, Ref, Target, Args, Chain, Origin) ->
+    Callers = element(?CALLERS, Chain),
+    Caller =
+        case Callers of
+            [Pid | _] -> Pid;
+            [] -> undefined
+        end,
+    {group_leader, Leader} = process_info(whereis(server(0)), group_leader),
+    true = group_leader(Leader, self()),
+    %% the chain's numbers mean something there alone, and so does its clock
+    put(?CHAIN, {py_chain, 0, 0, 0, element(?TRACE, Chain), Callers}),
+    put('$py_origin', {Origin, Chain}),
+    put('$callers', Callers),
+    From ! {Ref, guarded(fun() -> traced(Target, Args, Caller) end)},
+    ok.
 
 %% The package's own functions are not the user's calls.
 -spec traced(target(), [term()], pid() | undefined) -> answer().
 traced({<<"$", _/binary>>} = Target, Args, _Caller) ->
+    invoke(Target, Args);
+traced({internal, _} = Target, Args, _Caller) ->
     invoke(Target, Args);
 traced(Target, Args, Caller) ->
     py_telemetry:span(callback, #{target => Target, caller => Caller}, fun() -> invoke(Target, Args) end).
@@ -255,6 +322,8 @@ invoke({Name}, Args) ->
         [{_, Function, Tag}] -> {Tag, call(Function, Args)};
         [] -> failure(error, {not_registered, Name}, [])
     end;
+invoke({internal, Operation}, Args) ->
+    {ok, py_state:operation(Operation, Args)};
 invoke({apply, M, F}, Args) ->
     case allowed(existing(M), existing(F), length(Args)) of
         {true, Module, Function} -> {ok, apply(Module, Function, Args)};

@@ -18,12 +18,14 @@
 -export([default/0]).
 
 -export([init/1]).
+-export([handle_continue/2]).
 -export([handle_call/3]).
 -export([handle_cast/2]).
 -export([handle_info/2]).
 -export([terminate/2]).
 
 -export_type([options/0]).
+-export_type([later/0]).
 
 -type options() :: #{
     name => atom(),
@@ -33,25 +35,38 @@
     binaries => auto | bytes,
     sys_path => [file:name_all()],
     preload => [module()] | [binary()],
-    isolation => thread | interpreter,
+    isolation => thread | interpreter | py_node:isolation(),
     loop => native | beam,
-    shares_main => boolean()
+    shares_main => boolean(),
+    restart => temporary | permanent,
+    python => file:name_all(),
+    code_path => [file:filename()],
+    env => [{string(), string() | false}],
+    args => [string()],
+    wrap => [string()],
+    boot_ms => pos_integer()
 }.
 %% name: for py:context/1 and py:info/0. threads: most worker threads, default 1 (the context keeps thread affinity).
 %% spin_us: how long an idle worker spins before it sleeps, default 20, 0 on one core. max_queue: requests that may wait,
 %% beyond it {error, overloaded}, default 100000. binaries: bytes makes every binary `bytes`. sys_path: put in front of
-%% sys.path. preload: modules imported before the context is ready. isolation: interpreter gives the context a Python
-%% interpreter of its own with its own GIL (Python 3.13 or later); thread, the default, a namespace in the main one. loop:
-%% the backend of its event loop; the default is that of the application's environment, else native.
+%% sys.path. preload: modules imported before the context is ready. loop: the backend of its event loop; the default is
+%% that of the application's environment, else native. isolation: interpreter gives the context a Python interpreter of its
+%% own with its own GIL (Python 3.13 or later); thread, the default, a namespace in the main one; node puts it on an Erlang
+%% node of its own, {node, Name} on that one. For those two, restart: permanent starts another one when the one there was
+%% has ended. For a node of its own: see py_peer.
 
+-define(PEER, [python, code_path, env, args, wrap, boot_ms]).
 -define(DRAIN_MS, 10000).
 -define(PRELOAD_MS, 60000).
 -define(INFINITE_QUEUE, 16#ffffffffffffffff).
 -define(BYTES, 1).
 -define(LOOP_ON_BEAM, 16#100).
 
+%% Who waits for the context, which comes later.
+-type later() :: {later, pid(), reference(), options()}.
+
 -record(state, {
-    handle :: py_nif:context(),
+    handle :: undefined | py_nif:context() | py_node:handle(), %% undefined: it has yet to come
     name :: atom()
 }).
 
@@ -62,7 +77,29 @@ start() ->
 
 -spec start(options()) -> {ok, pid()} | {error, term()}.
 start(Options) ->
-    py_context_sup:start_context(Options).
+    case Options of
+        #{isolation := node} -> start_later(Options);
+        #{isolation := {node, _}} -> start_later(Options);
+        _ -> py_context_sup:start_context(Options)
+    end.
+
+%% A node takes its time to start, and the supervisor has more to do.
+-spec start_later(options()) -> {ok, pid()} | {error, term()}.
+start_later(Options) ->
+    Tag = make_ref(),
+    case py_context_sup:start_context({later, self(), Tag, Options}) of
+        {ok, Context} ->
+            Monitor = monitor(process, Context),
+            receive
+                {Tag, Started} ->
+                    true = demonitor(Monitor, [flush]),
+                    Started;
+                {'DOWN', Monitor, process, _, Reason} ->
+                    receive {Tag, Started} -> Started after 0 -> {error, Reason} end
+            end;
+        Error ->
+            Error
+    end.
 
 %% Starts a context linked to the caller.
 -spec start_link() -> {ok, pid()} | {error, term()}.
@@ -82,8 +119,9 @@ stop(Context) ->
 -spec start_loop(pid()) -> ok | {error, noproc | stopped | system_limit}.
 start_loop(Context) ->
     with_handle(Context, fun(Handle) ->
-        case py_nif:loop_start(Handle) of
+        case is_reference(Handle) andalso py_nif:loop_start(Handle) of
             ok -> ok;
+            false -> error_of(py_node:control(Handle, loop_start));
             Reason -> {error, Reason}
         end
     end).
@@ -99,13 +137,19 @@ stop_loop(Context) ->
 stop_loop(Context, DrainMs) ->
     with_handle(Context, fun(Handle) ->
         Ref = make_ref(),
-        case py_nif:loop_stop(Handle, Ref, DrainMs) of
+        case is_reference(Handle) andalso py_nif:loop_stop(Handle, Ref, DrainMs) of
             ok -> receive {Ref, ok} -> ok end;
+            false -> error_of(py_node:control(Handle, {loop_stop, DrainMs}));
             not_started -> {error, not_started}
         end
     end).
 
--spec with_handle(pid(), fun((py_nif:context()) -> Result)) -> Result | {error, noproc}.
+-spec error_of(ok | {error, term()} | term()) -> ok | {error, term()}.
+error_of(ok) -> ok;
+error_of({error, _} = Error) -> Error;
+error_of(Reason) -> {error, Reason}.
+
+-spec with_handle(pid(), fun((py_nif:context() | py_node:handle()) -> Result)) -> Result | {error, noproc}.
 with_handle(Context, Fun) ->
     case lookup(Context) of
         {ok, Handle} -> Fun(Handle);
@@ -116,8 +160,17 @@ with_handle(Context, Fun) ->
 -spec info(pid()) -> #{atom() => term()} | undefined.
 info(Context) ->
     case py_context_registry:lookup(Context) of
-        {ok, Handle, Name} -> (py_nif:context_info(Handle))#{name => Name, pid => Context};
+        {ok, Handle, Name} -> info(Context, Handle, Name);
         error -> undefined
+    end.
+
+-spec info(pid(), py_nif:context() | py_node:handle(), atom()) -> #{atom() => term()} | undefined.
+info(Context, Handle, Name) when is_reference(Handle) ->
+    (py_nif:context_info(Handle))#{name => Name, pid => Context, node => node()};
+info(Context, Handle, Name) ->
+    case py_node:control(Handle, info) of
+        #{} = Info -> Info#{name => Name, pid => Context, isolation => py_node:isolation(Handle)};
+        {error, _} -> undefined
     end.
 
 -spec list() -> [pid()].
@@ -129,7 +182,7 @@ list() ->
 find(Name) ->
     py_context_registry:find(Name).
 
--spec lookup(pid()) -> {ok, py_nif:context()} | error.
+-spec lookup(pid()) -> {ok, py_nif:context() | py_node:handle()} | error.
 lookup(Context) ->
     case py_context_registry:lookup(Context) of
         {ok, Handle, _} -> {ok, Handle};
@@ -137,14 +190,19 @@ lookup(Context) ->
     end.
 
 %% The default context.
--spec default() -> {pid(), py_nif:context()} | undefined.
+-spec default() -> {pid(), py_nif:context() | py_node:handle()} | undefined.
 default() ->
     py_context_registry:default().
 
--spec init(options()) -> {ok, #state{}} | {stop, term()}.
+-spec init(options() | later()) -> {ok, #state{}} | {ok, #state{}, {continue, later()}} | {stop, term()}.
+init({later, _, _, _} = Later) ->
+    process_flag(trap_exit, true),
+    {ok, #state{}, {continue, Later}};
 init(Options) ->
     process_flag(trap_exit, true),
     try parse(Options) of
+        {Isolation, _, _, _, _, _} when Isolation =:= node; is_tuple(Isolation) ->
+            open(Isolation, Options, maps:get(name, Options, undefined));
         {Isolation, Shared, Threads, SpinNs, MaxQueue, Flags} ->
             case interpreter(Isolation, maps:get(name, Options, undefined)) of
                 {ok, Interpreter} ->
@@ -165,6 +223,30 @@ interpreter(thread, _Name) ->
 interpreter(interpreter, Name) ->
     py_interpreter:start(Name).
 
+%% On another node, which does what prepare/2 does here.
+-spec open(py_node:isolation(), options(), atom()) -> {ok, #state{}} | {stop, term()}.
+open(Isolation, Options, Name) ->
+    case find(Name) of
+        undefined ->
+            case py_node:open(Isolation, Options) of
+                {ok, Handle} -> enter(Handle, Name);
+                {error, Reason} -> {stop, Reason}
+            end;
+        Other ->
+            {stop, {already_started, Other}}
+    end.
+
+-spec handle_continue(later(), #state{}) -> {noreply, #state{}} | {stop, {shutdown, term()}, #state{}}.
+handle_continue({later, Starter, Tag, Options}, State) ->
+    case init(Options) of
+        {ok, Ready} ->
+            Starter ! {Tag, {ok, self()}},
+            {noreply, Ready};
+        {stop, Reason} ->
+            Starter ! {Tag, {error, Reason}},
+            {stop, {shutdown, Reason}, State}
+    end.
+
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, {error, unknown_call}, #state{}}.
 handle_call(_Call, _From, State) ->
     {reply, {error, unknown_call}, State}.
@@ -177,20 +259,34 @@ handle_cast(_Cast, State) ->
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({'EXIT', _From, Reason}, State) when Reason =/= normal ->
     {stop, Reason, State};
+handle_info({py_node, _Relay, {down, Reason}}, State) ->
+    {stop, {node_down, Reason}, State};
 handle_info(_Info, State) ->
     {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{handle = undefined}) ->
+    ok;
 terminate(_Reason, #state{handle = Handle}) ->
     ok = py_context_registry:remove(self()),
-    py_nif:context_close(Handle).
+    close(Handle).
+
+-spec close(py_nif:context() | py_node:handle()) -> ok.
+close(Handle) when is_reference(Handle) -> py_nif:context_close(Handle);
+close(Handle) -> py_node:close(Handle).
 
 -spec parse(options()) ->
-    {thread | interpreter, boolean(), pos_integer(), non_neg_integer(), pos_integer(), non_neg_integer()}.
+    {thread | interpreter | py_node:isolation(), boolean(), pos_integer(), non_neg_integer(), pos_integer(), non_neg_integer()}.
 parse(Options) when not is_map(Options) ->
     throw({bad_option, Options});
 parse(Options) ->
-    Known = [name, threads, spin_us, max_queue, binaries, sys_path, preload, isolation, loop, shares_main],
+    Known =
+        [name, threads, spin_us, max_queue, binaries, sys_path, preload, isolation, loop, shares_main] ++
+            case option(isolation, Options, thread, fun is_isolation/1) of
+                node -> [restart | ?PEER];
+                {node, _} -> [restart];
+                _ -> []
+            end,
     case maps:keys(maps:without(Known, Options)) of
         [] -> ok;
         [Unknown | _] -> throw({bad_option, Unknown})
@@ -201,10 +297,15 @@ parse(Options) ->
             _ -> 20
         end,
     IsName = fun(N) -> (is_atom(N) orelse is_binary(N)) end,
+    _ = option(restart, Options, temporary, fun(R) -> R =:= temporary orelse R =:= permanent end),
+    _ = option(python, Options, "", fun is_path/1),
+    _ = option(boot_ms, Options, 1, fun(N) -> is_integer(N) andalso N > 0 end),
+    _ = [option(K, Options, [], fun is_strings/1) || K <- [code_path, args, wrap]],
+    _ = option(env, Options, [], fun(Env) -> is_list(Env) andalso lists:all(fun is_variable/1, Env) end),
     _ = option(name, Options, undefined, fun erlang:is_atom/1),
     _ = option(preload, Options, [], fun(Names) -> is_list(Names) andalso lists:all(IsName, Names) end),
     _ = option(sys_path, Options, [], fun(Paths) -> is_list(Paths) andalso lists:all(fun is_path/1, Paths) end),
-    Isolation = option(isolation, Options, thread, fun(I) -> I =:= thread orelse I =:= interpreter end),
+    Isolation = option(isolation, Options, thread, fun is_isolation/1),
     {
         Isolation,
         %% an interpreter of its own has a __main__ of its own
@@ -236,6 +337,18 @@ option(Key, Options, Default, Valid) ->
         true -> Value;
         false -> throw({bad_option, {Key, Value}})
     end.
+
+-spec is_isolation(term()) -> boolean().
+is_isolation({node, Node}) -> is_atom(Node);
+is_isolation(Isolation) -> lists:member(Isolation, [thread, interpreter, node]).
+
+-spec is_strings(term()) -> boolean().
+is_strings(List) ->
+    is_list(List) andalso lists:all(fun io_lib:char_list/1, List).
+
+-spec is_variable(term()) -> boolean().
+is_variable({Name, Value}) -> is_strings([Name]) andalso (Value =:= false orelse is_strings([Value]));
+is_variable(_) -> false.
 
 -spec is_path(term()) -> boolean().
 is_path(Path) ->
@@ -275,14 +388,14 @@ configure_logging(_Handle, _Options) ->
 path(Path) when is_binary(Path) -> Path;
 path(Path) -> unicode:characters_to_binary(Path, unicode, file:native_name_encoding()).
 
--spec enter(py_nif:context(), atom()) -> {ok, #state{}} | {stop, term()}.
+-spec enter(py_nif:context() | py_node:handle(), atom()) -> {ok, #state{}} | {stop, term()}.
 enter(Handle, Name) ->
     case py_context_registry:add(Handle, Name) of
         ok -> {ok, #state{handle = Handle, name = Name}};
         {error, Reason} -> refuse(Handle, Reason)
     end.
 
--spec refuse(py_nif:context(), term()) -> {stop, term()}.
+-spec refuse(py_nif:context() | py_node:handle(), term()) -> {stop, term()}.
 refuse(Handle, Reason) ->
-    ok = py_nif:context_close(Handle),
+    ok = close(Handle),
     {stop, Reason}.

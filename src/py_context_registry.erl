@@ -30,7 +30,7 @@ init_table() ->
     ok.
 
 %% Enters the calling process, unless another living context has that name.
--spec add(py_nif:context(), atom()) -> ok | {error, {already_started, pid()}}.
+-spec add(py_nif:context() | py_node:handle(), atom()) -> ok | {error, {already_started, pid()}}.
 add(Handle, Name) ->
     gen_server:call(?MODULE, {add, self(), Handle, Name}, infinity).
 
@@ -43,7 +43,7 @@ remove(Context) ->
     end,
     ok.
 
--spec lookup(pid()) -> {ok, py_nif:context(), atom()} | error.
+-spec lookup(pid()) -> {ok, py_nif:context() | py_node:handle(), atom()} | error.
 lookup(Context) ->
     case ets:lookup(?MODULE, Context) of
         [{_, Handle, Name}] -> {ok, Handle, Name};
@@ -65,7 +65,7 @@ list() ->
     ets:select(?MODULE, [{{'$1', '_', '_'}, [], ['$1']}]).
 
 %% The default context, from where every call can have it at once.
--spec default() -> {pid(), py_nif:context()} | undefined.
+-spec default() -> {pid(), py_nif:context() | py_node:handle()} | undefined.
 default() ->
     persistent_term:get(?DEFAULT_KEY, undefined).
 
@@ -75,7 +75,7 @@ init([]) ->
     {ok, no_state}.
 
 %% Hibernates, because the handle in the message would keep the context's memory until the next collection.
--spec handle_call({add, pid(), py_nif:context(), atom()}, gen_server:from(), no_state) ->
+-spec handle_call({add, pid(), py_nif:context() | py_node:handle(), atom()}, gen_server:from(), no_state) ->
     {reply, term(), no_state, hibernate}.
 handle_call({add, Context, Handle, Name}, _From, State) ->
     case find(Name) of
@@ -89,7 +89,7 @@ handle_call({add, Context, Handle, Name}, _From, State) ->
             {reply, {error, {already_started, Other}}, State, hibernate}
     end.
 
--spec set_default(atom(), {pid(), py_nif:context()}) -> ok.
+-spec set_default(atom(), {pid(), py_nif:context() | py_node:handle()}) -> ok.
 set_default(default, Default) -> persistent_term:put(?DEFAULT_KEY, Default);
 set_default(_, _) -> ok.
 

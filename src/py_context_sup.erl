@@ -11,7 +11,7 @@
 start_link() ->
     supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
--spec start_context(py_context:options()) -> {ok, pid()} | {error, term()}.
+-spec start_context(py_context:options() | py_context:later()) -> {ok, pid()} | {error, term()}.
 start_context(Options) ->
     supervisor:start_child(?MODULE, [Options]).
 

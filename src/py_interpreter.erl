@@ -37,6 +37,7 @@ ask(Function) ->
         {Pid, Name, spawn_monitor(fun() -> Self ! {self(), ask(Handle, Function)} end)}
      || Pid <- py_context:list(),
         {ok, Handle, Name} <- [py_context_registry:lookup(Pid)],
+        is_reference(Handle),
         #{isolation := interpreter} <- [py_nif:context_info(Handle)]
     ],
     [

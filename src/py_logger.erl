@@ -21,7 +21,7 @@ configure(Options) ->
         end,
     lists:member(Level, [all, none | ?LEVELS]) orelse error({bad_option, {level, Level}}),
     ok = application:set_env(erlang_python, log_level, Level), %% for interpreters to come
-    Contexts = [Pid || Pid <- py_context:list(), #{isolation := interpreter} <- [py_context:info(Pid)]],
+    Contexts = [Pid || Pid <- py_context:list(), #{isolation := I} <- [py_context:info(Pid)], I =:= interpreter orelse I =:= node],
     Answers = [py:call('erlang._logging', configure, [Level])] ++
         [py:call(Context, 'erlang._logging', configure, [Level]) || Context <- Contexts],
     case [Error || {error, Reason} = Error <- Answers, Reason =/= noproc] of

@@ -16,7 +16,7 @@
 -export([events_attach/1]).
 -export([events_post/2]).
 -export([beam_arm/1]).
--export([stream_start/8]).
+-export([stream_start/9]).
 -export([stream_ack/2]).
 -export([stream_cancel/1]).
 -export([loop_start/1]).
@@ -148,15 +148,16 @@ beam_arm(_Watches) -> erlang:nif_error(not_loaded).
 
 %% After {ok, Ref} the caller gets {py_stream, Ref, {data, T}}, and at last once done or {error, E} in the place of
 %% {data, T}. Credit -1: no bound.
--spec stream_start(context(), 0..1, term(), term(), term(), map() | [], integer(), non_neg_integer()) ->
+-spec stream_start(context(), 0..1, term(), term(), term(), map() | [], integer(), non_neg_integer(), [pid()]) ->
     {ok, reference()} | noproc | system_limit.
-stream_start(_Context, _Op, _Target, _Function, _Args, _Kwargs, _Credit, _Flags) -> erlang:nif_error(not_loaded).
+stream_start(_Context, _Op, _Target, _Function, _Args, _Kwargs, _Credit, _Flags, _Callers) -> erlang:nif_error(not_loaded).
 
--spec stream_ack(reference(), integer()) -> ok | done.
+%% undefined: it is no stream of this node.
+-spec stream_ack(reference(), integer()) -> ok | done | undefined.
 stream_ack(_Ref, _Credit) -> erlang:nif_error(not_loaded).
 
 %% owner: the caller is, and the last message comes if it did not before; done: it did.
--spec stream_cancel(reference()) -> owner | done | other.
+-spec stream_cancel(reference()) -> owner | done | other | undefined.
 stream_cancel(_Ref) -> erlang:nif_error(not_loaded).
 
 %% Starts the context's loop, as its first request would.

@@ -6,6 +6,8 @@
 -export([run/8]).
 -export([start/5]).
 -export([submit/9]).
+-export([submit_as/10]).
+-export([cancel/2]).
 -export([await/2]).
 -export([default/0]).
 -export([default/1]).
@@ -13,6 +15,12 @@
 -export([timeout/1]).
 -export([flags/1]).
 -export([name/1]).
+
+-export_type([handle/0]).
+
+%% A context of this node, one of another, none.
+-type handle() :: py_nif:context() | py_node:handle() | undefined.
+-type refusal() :: overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}.
 
 -define(TIMEOUT_MS, 30000).
 -define(LOOK_MS, 50). %% how long an await waits before it asks whether there is anything to wait for
@@ -24,12 +32,12 @@
 
 -compile({inline, [op/1]}).
 
--spec run(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout() | py:options()) ->
+-spec run(handle(), call | eval | exec, term(), term(), term(), map() | [], timeout() | py:options()) ->
     ok | py:result().
 run(Handle, Op, Target, Function, Args, Kwargs, Options) ->
     run(Handle, Op, Target, Function, Args, Kwargs, timeout(Options), flags(Options)).
 
--spec run(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+-spec run(handle(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
     ok | py:result().
 run(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
     case py_telemetry:hook() of
@@ -54,7 +62,7 @@ run(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
 shown(call, Target) -> Target;
 shown(_, _) -> '__main__'.
 
--spec run_timed(py_nif:context() | undefined, call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+-spec run_timed(handle(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
     {ok | py:result(), {integer(), integer(), integer()} | none}.
 run_timed(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
     Ref = make_ref(),
@@ -68,7 +76,7 @@ run_timed(Handle, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
             {Error, none}
     end.
 
--spec start(py_nif:context() | undefined, term(), term(), [term()], map() | []) -> reference().
+-spec start(handle(), term(), term(), [term()], map() | []) -> reference().
 start(Handle, Module, Function, Args, Kwargs) ->
     Ref = make_ref(),
     case submit(Handle, Ref, call, Module, Function, Args, Kwargs, infinity, ?TRACKED) of
@@ -78,21 +86,30 @@ start(Handle, Module, Function, Args, Kwargs) ->
     Ref.
 
 %% See py_nif:submit/9; within a function that Python called it carries on the chain.
--spec submit(py_nif:context() | undefined, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
-    ok | {error, overloaded | noproc | stopped | cancelled | system_limit | {deadlock, non_neg_integer()}}.
+-spec submit(handle(), reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), integer()) ->
+    ok | {error, refusal()}.
+submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) when is_reference(Handle) ->
+    Ms = milliseconds(Timeout),
+    case get('$py_chain') of
+        undefined -> submitted(py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags));
+        Chain -> submit_as(Chain, Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags)
+    end;
 submit(undefined, _Ref, _Op, _Target, _Function, _Args, _Kwargs, _Timeout, _Flags) ->
     {error, noproc};
 submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
+    _ = milliseconds(Timeout),
+    py_node:submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags).
+
+%% As a part of that chain, in a context of this node.
+-spec submit_as(py_callback:chain(), py_nif:context(), reference(), call | eval | exec, term(), term(), term(), map() | [],
+    timeout(), integer()) -> ok | {error, refusal()}.
+submit_as(Chain, Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
     Ms = milliseconds(Timeout),
-    Submitted =
-        case get('$py_chain') of
-            undefined -> py_nif:submit(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags);
-            Chain -> py_nif:submit_nested(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags, Chain)
-        end,
-    case Submitted of
-        ok -> ok;
-        Reason -> {error, Reason}
-    end.
+    submitted(py_nif:submit_nested(Handle, Ref, op(Op), Target, Function, Args, Kwargs, Ms, Flags, Chain)).
+
+-spec submitted(ok | refusal()) -> ok | {error, refusal()}.
+submitted(ok) -> ok;
+submitted(Reason) -> {error, Reason}.
 
 -spec op(call | eval | exec) -> 0..2.
 op(call) -> 0;
@@ -109,7 +126,7 @@ await(Ref, Timeout) ->
     receive
         {Ref, Reply} -> Reply
     after ?LOOK_MS ->
-        case py_nif:look(Ref) of
+        case look(Ref) of
             open -> await_open(Ref, left(Timeout));
             _ -> await_sent(Ref, ?SENT_MS)
         end
@@ -128,7 +145,7 @@ await_open(Ref, Timeout) ->
 
 -spec give_up(reference()) -> py:result().
 give_up(Ref) ->
-    case py_nif:cancel(Ref, true) of
+    case cancel(Ref, true) of
         cancelled -> {error, timeout};
         done -> await_sent(Ref, ?SENT_MS)
     end.
@@ -136,7 +153,7 @@ give_up(Ref) ->
 %% The reply was sent, is on its way, or was taken by an await before: then there is nothing to wait for.
 -spec await_sent(reference(), non_neg_integer()) -> py:result().
 await_sent(Ref, Ms) ->
-    Look = py_nif:look(Ref),
+    Look = look(Ref),
     receive
         {Ref, Reply} -> Reply
     after 0 ->
@@ -151,7 +168,23 @@ await_sent(Ref, Ms) ->
         end
     end.
 
--spec default() -> py_nif:context() | undefined.
+%% See py_nif:cancel/2.
+-spec cancel(reference(), Silent :: boolean()) -> cancelled | done.
+cancel(Ref, Silent) ->
+    case py_nif:cancel(Ref, Silent) of
+        cancelled -> cancelled;
+        done -> py_node:cancel(Ref, Silent)
+    end.
+
+%% See py_nif:look/1.
+-spec look(reference()) -> open | sending | gone.
+look(Ref) ->
+    case py_nif:look(Ref) of
+        gone -> py_node:look(Ref);
+        Fate -> Fate
+    end.
+
+-spec default() -> handle().
 default() ->
     case py_context:default() of
         {_, Handle} -> Handle;
@@ -159,7 +192,7 @@ default() ->
     end.
 
 %% The context for a target without one: where it lives, for a ref.
--spec default(term()) -> py_nif:context() | undefined.
+-spec default(term()) -> handle().
 default({py_ref, _, _} = Ref) ->
     try py_nif:ref_context(Ref) of
         {ok, Handle} -> Handle;
@@ -171,7 +204,7 @@ default({py_ref, _, _} = Ref) ->
 default(_) ->
     default().
 
--spec handle(pid()) -> py_nif:context() | undefined.
+-spec handle(pid()) -> handle().
 handle(Context) ->
     case py_context:lookup(Context) of
         {ok, Handle} -> Handle;

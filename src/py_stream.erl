@@ -16,19 +16,24 @@
 %% credit: items that may be sent before the first ack, default infinity.
 -type options() :: #{credit => non_neg_integer() | infinity, binaries => auto | bytes}.
 
--spec collect(py_nif:context() | undefined, call | eval, term(), term(), term(), map() | [], py:options() | timeout()) ->
+-spec collect(py_request:handle(), call | eval, term(), term(), term(), map() | [], py:options() | timeout()) ->
     {ok, [term()]} | {error, py:error()}.
 collect(Handle, Op, Target, Function, Args, Kwargs, Options) ->
     Flags = py_request:flags(Options) bor ?COLLECT,
     py_request:run(Handle, Op, Target, Function, Args, Kwargs, py_request:timeout(Options), Flags).
 
--spec start(py_nif:context() | undefined, term(), term(), [term()], map() | [], options()) ->
+-spec start(py_request:handle(), term(), term(), [term()], map() | [], options()) ->
     {ok, reference()} | {error, noproc | system_limit}.
 start(undefined, _Module, _Function, _Args, _Kwargs, _Options) ->
     {error, noproc};
 start(Handle, Module, Function, Args, Kwargs, Options) ->
     {Credit, Flags} = parse(Options),
-    case py_nif:stream_start(Handle, 0, Module, Function, Args, Kwargs, Credit, Flags) of
+    Started =
+        case is_reference(Handle) of
+            true -> py_nif:stream_start(Handle, 0, Module, Function, Args, Kwargs, Credit, Flags, []);
+            false -> py_node:stream_start(Handle, Module, Function, Args, Kwargs, Credit, Flags)
+        end,
+    case Started of
         {ok, Ref} ->
             ok = py_telemetry:started(stream, #{operation => stream, module => Module, function => Function}),
             {ok, Ref};
@@ -37,14 +42,19 @@ start(Handle, Module, Function, Args, Kwargs, Options) ->
 
 %% More credit; done when the stream has ended.
 -spec ack(reference(), pos_integer() | infinity) -> ok | {error, done}.
-ack(Ref, infinity) -> answer(py_nif:stream_ack(Ref, -1));
-ack(Ref, N) when is_integer(N), N > 0 -> answer(py_nif:stream_ack(Ref, N)).
+ack(Ref, infinity) -> answer(credit(Ref, -1));
+ack(Ref, N) when is_integer(N), N > 0 -> answer(credit(Ref, N)).
 
 %% Called by its owner: ends the stream, and takes its messages out of the mailbox. By anyone else: the owner will get
 %% {py_stream, Ref, {error, cancelled}}.
 -spec cancel(reference()) -> ok.
 cancel(Ref) ->
-    case py_nif:stream_cancel(Ref) of
+    Cancelled =
+        case py_nif:stream_cancel(Ref) of
+            undefined -> py_node:stream_cancel(Ref);
+            Here -> Here
+        end,
+    case Cancelled of
         owner -> drop(Ref, ?LOOK_MS);
         done -> drop(Ref, 0);
         other -> ok
@@ -57,11 +67,19 @@ drop(Ref, Timeout) ->
         {py_stream, Ref, {data, _}} -> drop(Ref, Timeout);
         {py_stream, Ref, _} -> ok
     after Timeout ->
-        case py_nif:stream_ack(Ref, 0) of
+        case credit(Ref, 0) of
             ok -> drop(Ref, Timeout);
             done when Timeout =:= 0 -> ok;
             done -> drop(Ref, 0)
         end
+    end.
+
+%% Not of this node's: a context's on another.
+-spec credit(reference(), integer()) -> ok | done.
+credit(Ref, N) ->
+    case py_nif:stream_ack(Ref, N) of
+        undefined -> py_node:stream_ack(Ref, N);
+        Here -> Here
     end.
 
 -spec answer(ok | done) -> ok | {error, done}.

@@ -77,8 +77,9 @@ look(#state{limit = Limit, reported = Reported} = State) ->
     Slow = [
         {Request, Info}
      || Pid <- py_context:list(),
-        #{running := Running, name := Name} = Info <- [py_context:info(Pid)],
+        #{running := Running, name := Name, node := Node} = Info <- [py_context:info(Pid)],
         Name =/= admin,
+        Node =:= node(), %% another one looks itself
         #{age_us := Age} = Request <- Running,
         Age >= Limit * 1000
     ],

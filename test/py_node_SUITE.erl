@@ -1,0 +1,731 @@
+%% Contexts on other nodes: the same API, what survives what, who is answered what, and that no OS process stays behind.
+-module(py_node_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+suite() ->
+    [{timetrap, {minutes, 3}}].
+
+all() ->
+    [{group, one}, {group, own}, {group, elsewhere}].
+
+groups() ->
+    [
+        {one, [], [
+            is_an_os_process_of_its_own,
+            same_answers_as_here,
+            requests_run_in_their_order,
+            kwargs_and_options_cross,
+            deadline_stops_python,
+            stuck_in_c_is_abandoned,
+            interrupt,
+            await_over_its_time_leaves_no_message,
+            caller_killed_stops_python,
+            many_callers_at_once,
+            queue_is_bounded,
+            async_calls,
+            gather_and_map,
+            stream_with_credit,
+            stream_cancelled,
+            stream_of_a_dead_owner,
+            stream_asks_for_whom_it_runs,
+            loop_is_started_and_stopped,
+            runtime_of_the_other_node,
+            functions_of_this_node,
+            functions_call_back,
+            funs_and_apply,
+            state_is_shared,
+            killed_function_raises,
+            messages_and_self,
+            output_goes_to_the_caller,
+            logs_come_here,
+            telemetry
+        ]},
+        {own, [], [
+            options_are_checked,
+            needs_distribution,
+            failed_preload_refuses_the_start,
+            names_are_unique,
+            segfault_answers_open_requests,
+            exit_and_kill_leave_the_rest,
+            named_context_comes_back,
+            restarts_have_an_end,
+            owner_killed,
+            environment_and_wrapper,
+            virtual_environment,
+            atexit_runs,
+            node_that_does_not_start,
+            no_os_process_is_left,
+            host_killed_leaves_no_orphan
+        ]},
+        {elsewhere, [], [
+            context_on_a_running_node,
+            node_goes_down,
+            nodes_that_will_not_do
+        ]}
+    ].
+
+init_per_suite(Config) ->
+    Started = distributed(),
+    [{distributed, Started} | py_test_lib:start(Config)].
+
+end_per_suite(Config) ->
+    py_test_lib:stop(Config),
+    [ok = net_kernel:stop() || proplists:get_value(distributed, Config)].
+
+%% On the loopback, whatever the names and interfaces of the machine.
+distributed() ->
+    case is_alive() of
+        true ->
+            false;
+        false ->
+            Epmd = filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin", "epmd"]),
+            _ = os:cmd(Epmd ++ " -daemon"),
+            ok = application:set_env(kernel, inet_dist_use_interface, {127, 0, 0, 1}),
+            {ok, _} = net_kernel:start([list_to_atom("py_node_suite_" ++ os:getpid() ++ "@127.0.0.1"), longnames]),
+            true
+    end.
+
+init_per_group(one, Config) ->
+    C = py_test_lib:context(#{isolation => node, name => there, threads => 4}),
+    ok = py:exec(C, <<"def forever():\n    while True: pass">>),
+    [{context, C} | Config];
+init_per_group(_, Config) ->
+    Config.
+
+end_per_group(one, Config) ->
+    py_context:stop(context(Config));
+end_per_group(_, _) ->
+    ok.
+
+end_per_testcase(_Case, _Config) ->
+    py_test_lib:no_messages().
+
+context(Config) ->
+    proplists:get_value(context, Config).
+
+os_pid(C) ->
+    {ok, OsPid} = py:call(C, os, getpid, []),
+    OsPid.
+
+alive(OsPid) ->
+    filelib:is_dir("/proc/" ++ integer_to_list(OsPid)).
+
+gone(OsPid) ->
+    py_test_lib:eventually(fun() -> false = alive(OsPid) end).
+
+kill(OsPid) ->
+    os:cmd("kill -9 " ++ integer_to_list(OsPid)).
+
+%% How the process of the context ended.
+ended(C, Do) ->
+    Monitor = monitor(process, C),
+    Do(),
+    receive
+        {'DOWN', Monitor, process, C, Reason} -> Reason
+    end.
+
+%% ---- one context, on a node of its own ----
+
+is_an_os_process_of_its_own(Config) ->
+    C = context(Config),
+    C = py:context(there),
+    OsPid = os_pid(C),
+    ?assertNotEqual(os:getpid(), integer_to_list(OsPid)),
+    #{pid := C, name := there, node := Node, max_threads := 4} = py_context:info(C),
+    ?assertNotEqual(node(), Node),
+    ?assertEqual([], [N || N <- nodes(), N =:= Node]), %% hidden: it is no member of the cluster
+    #{running_contexts := Infos} = py:info(),
+    [_] = [1 || #{pid := P} <- Infos, P =:= C].
+
+same_answers_as_here(Config) ->
+    C = context(Config),
+    Here = py_test_lib:context(#{}),
+    [
+        ?assertEqual(Do(Here), Do(C), N)
+     || {N, Do} <- [
+            {1, fun(X) -> py:call(X, operator, add, [3, 5]) end},
+            {2, fun(X) -> py:call(X, os, 'path.join', [<<"a">>, <<"b">>]) end},
+            {3, fun(X) -> py:eval(X, <<"(x, [y, {'a': None}])">>, #{x => 1 bsl 200, y => 0.5}) end},
+            {4, fun(X) -> py:exec(X, <<"def f(x, y=2): return x * y">>) end},
+            {5, fun(X) -> py:call(X, '__main__', f, [4], #{y => 3}) end},
+            {6, fun(X) -> py:await(py:spawn_call(X, '__main__', f, [4])) end},
+            {7, fun(X) -> py:call(X, '__main__', f, [binary:copy(<<"x">>, 100000)]) end},
+            {8, fun(X) -> py:call(X, no_such_module, f, []) end},
+            {9, fun(X) -> py:eval(X, <<"1 / 0">>) end},
+            {10, fun(X) -> py:eval(X, <<"f(">>) end},
+            {11, fun(X) -> py:stream(X, builtins, range, [300]) end},
+            {12, fun(X) -> py:stream_eval(X, <<"(i * n for i in range(3))">>, #{n => 2}) end},
+            {13, fun(X) -> py:stream(X, builtins, int, [<<"x">>]) end},
+            {14, fun(X) -> py:async_gather(X, [{asyncio, sleep, [0, 1]}, {builtins, int, [<<"x">>]}]) end},
+            {15, fun(X) -> py:map(X, math, sqrt, [[1], [4], [-1]]) end},
+            {16, fun(X) -> py:map(X, asyncio, sleep, [[0, 1], [0, 2]]) end},
+            {17, fun(X) -> py:reload(X, json) end},
+            {18, fun(X) -> py:eval(X, <<"x">>, #{x => [self(), make_ref, 'an atom', <<1:3>>, [1 | 2]]}) end},
+            {19, fun(X) -> py:call(X, '__main__', f, [4], #{}, #{timeout => 1000, binaries => bytes}) end},
+            {20, fun(X) -> py:interrupt(X) end},
+            {21, fun(X) -> py:async_await(py:async_call(X, asyncio, sleep, [0, done])) end}
+        ]
+    ],
+    py_context:stop(Here).
+
+requests_run_in_their_order(Config) ->
+    C = py_test_lib:context(#{isolation => {node, maps:get(node, py_context:info(context(Config)))}}),
+    ok = py:exec(C, <<"seen = []">>),
+    Refs = [
+        begin
+            ok = py:cast(C, '__main__', 'seen.append', [N]),
+            py:spawn_call(C, '__main__', 'seen.append', [N + 1])
+        end
+     || N <- lists:seq(0, 198, 2)
+    ],
+    {ok, Seen} = py:eval(C, <<"seen">>),
+    ?assertEqual(lists:seq(0, 199), Seen),
+    [{ok, none} = py:await(R) || R <- Refs],
+    py_context:stop(C).
+
+kwargs_and_options_cross(Config) ->
+    C = context(Config),
+    {ok, [3, 2, 1]} = py:call(C, builtins, sorted, [[1, 3, 2]], #{reverse => true}),
+    {ok, <<"bytes">>} = py:eval(C, <<"type(x).__name__">>, #{x => <<"a">>}, #{binaries => bytes}),
+    ?assertError({bad_timeout, -1}, py:call(C, math, sqrt, [1], #{}, -1)),
+    ?assertError({bad_option, _}, py:call(C, math, sqrt, [1], #{}, #{no => 1})).
+
+deadline_stops_python(Config) ->
+    C = context(Config),
+    {error, timeout} = py:exec(C, <<"while True: pass">>, 100),
+    {error, timeout} = py:await(py:spawn_call(C, '__main__', forever, []), 100),
+    py_test_lib:running({C, 0}).
+
+stuck_in_c_is_abandoned(Config) ->
+    C = context(Config),
+    {{M, F, A}, Release} = blocker(C),
+    {error, {timeout, abandoned}} = py:call(C, M, F, A, #{}, 100),
+    {ok, 2} = py:eval(C, <<"1 + 1">>),
+    Release().
+
+%% A call that waits in C until it is released.
+blocker(C) ->
+    {ok, {Read, Write}} = py:call(C, os, pipe, []),
+    {{os, read, [Read, 1]}, fun() -> {ok, 1} = py:call(C, os, write, [Write, {bytes, <<"x">>}]) end}.
+
+interrupt(Config) ->
+    C = context(Config),
+    Refs = [py:spawn_call(C, '__main__', forever, []) || _ <- [1, 2]],
+    py_test_lib:running({C, 2}),
+    #{running := [#{caller := Self} | _]} = py_context:info(C),
+    Self = self(),
+    ok = py:interrupt(C),
+    [{error, interrupted} = py:await(R) || R <- Refs].
+
+await_over_its_time_leaves_no_message(Config) ->
+    C = context(Config),
+    [{error, timeout} = py:await(py:spawn_call(C, time, sleep, [0.02]), 1) || _ <- lists:seq(1, 20)],
+    {ok, 1} = py:eval(C, <<"1">>),
+    {error, noproc} = py:await(make_ref(), 0).
+
+caller_killed_stops_python(Config) ->
+    C = context(Config),
+    [
+        begin
+            {Pid, Monitor} = spawn_monitor(Do),
+            py_test_lib:running({C, 1}),
+            exit(Pid, kill),
+            receive {'DOWN', Monitor, process, Pid, killed} -> ok end,
+            py_test_lib:running({C, 0})
+        end
+     || Do <- [
+            fun() -> py:exec(C, <<"while True: pass">>, infinity) end,
+            fun() -> py:await(py:spawn_call(C, '__main__', forever, []), infinity) end
+        ]
+    ],
+    %% also what waits on the loop
+    ok = py:exec(C, <<"import asyncio\nended = []\nasync def wait():\n    try: await asyncio.sleep(1000)\n    finally: ended.append(1)">>),
+    {Pid, _} = spawn_monitor(fun() -> py:async_gather(C, [{'__main__', wait, []}], #{timeout => infinity}) end),
+    py_test_lib:eventually(fun() -> #{loop_requests := 1} = py_context:info(C) end),
+    exit(Pid, kill),
+    receive {'DOWN', _, process, Pid, killed} -> ok end,
+    py_test_lib:eventually(fun() -> {ok, [1]} = py:eval(C, <<"ended">>) end).
+
+many_callers_at_once(Config) ->
+    C = context(Config),
+    py_test_lib:parallel(50, fun(P) ->
+        [
+            begin
+                X = P * 1000 + I,
+                {ok, X} = py:call(C, builtins, abs, [-X])
+            end
+         || I <- lists:seq(1, 100)
+        ]
+    end).
+
+queue_is_bounded(Config) ->
+    #{node := Node} = py_context:info(context(Config)),
+    C = py_test_lib:context(#{isolation => {node, Node}, max_queue => 3}),
+    {{M, F, A}, Release0} = blocker(context(Config)), %% the same OS process
+    Running = py:spawn_call(C, M, F, A),
+    py_test_lib:running({C, 1}),
+    Waiting = [py:spawn_call(C, builtins, abs, [I]) || I <- [1, 2, 3]],
+    {error, overloaded} = py:call(C, builtins, abs, [4]),
+    {error, overloaded} = py:cast(C, builtins, abs, [4]),
+    {error, overloaded} = py:await(py:spawn_call(C, builtins, abs, [4])),
+    Release0(),
+    {ok, <<"x">>} = py:await(Running),
+    [{ok, I} = py:await(R) || {I, R} <- lists:zip([1, 2, 3], Waiting)],
+    py_context:stop(C).
+
+async_calls(Config) ->
+    C = context(Config),
+    Ref = py:async_call(C, asyncio, sleep, [1000]),
+    ok = py:async_cancel(Ref),
+    {error, cancelled} = py:async_await(Ref),
+    {error, done} = py:async_cancel(Ref),
+    {error, timeout} = py:async_await(py:async_call(C, asyncio, sleep, [1000]), 50),
+    {ok, <<"x">>} = py:async_await(py:async_call(C, asyncio, sleep, [0.01, <<"x">>])).
+
+gather_and_map(Config) ->
+    C = context(Config),
+    N = lists:seq(1, 200),
+    {ok, N} = py:async_gather(C, [{asyncio, sleep, [0.01, I]} || I <- N], #{concurrency => 50}),
+    {error, timeout} = py:async_gather(C, [{asyncio, sleep, [1000]}], #{timeout => 50}),
+    {error, {gather_failed, [{2, {'ValueError', _}}]}} =
+        py:async_gather(C, [{asyncio, sleep, [1000]}, {builtins, int, [<<"x">>]}], #{on_error => stop}),
+    {ok, N} = py:map(C, builtins, abs, [[-I] || I <- N]),
+    {error, {gather_failed, [{1, {'ValueError', _}}]}} =
+        py:map(C, builtins, int, [[<<"x">>], [1]], #{on_error => stop}).
+
+stream_with_credit(Config) ->
+    C = context(Config),
+    {ok, S} = py:stream_start(C, itertools, count, [], #{credit => 2}),
+    [0, 1] = items(S, 2),
+    ok = py:stream_ack(S, 3),
+    [2, 3, 4] = items(S, 3),
+    {ok, 1} = py:eval(C, <<"1">>),
+    py_test_lib:no_messages(),
+    ok = py:stream_cancel(S),
+    {error, done} = py:stream_ack(S, 1),
+    {ok, T} = py:stream_start(C, builtins, range, [3]),
+    [0, 1, 2] = items(T, 3),
+    receive {py_stream, T, done} -> ok end,
+    {ok, U} = py:stream_start(C, builtins, int, [<<"x">>]),
+    receive {py_stream, U, {error, {'ValueError', _}}} -> ok end,
+    ok = py:stream_cancel(U).
+
+items(Stream, N) ->
+    [receive {py_stream, Stream, {data, Item}} -> Item end || _ <- lists:seq(1, N)].
+
+stream_cancelled(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<"closed = []\ndef items():\n    try:\n        while True: yield 1\n    finally: closed.append(1)">>),
+    {ok, S} = py:stream_start(C, '__main__', items, [], #{credit => 1000}),
+    [1] = items(S, 1),
+    ok = py:stream_cancel(S),
+    py_test_lib:no_messages(),
+    {ok, [1]} = py:eval(C, <<"closed">>).
+
+stream_of_a_dead_owner(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<"closed = []\nasync def ticks():\n    import asyncio\n    try:\n        while True:\n            yield 1\n            await asyncio.sleep(0.001)\n    finally: closed.append(1)">>),
+    Self = self(),
+    Pid = spawn(fun() ->
+        {ok, S} = py:stream_start(C, '__main__', ticks, []),
+        items(S, 3),
+        Self ! three,
+        receive after infinity -> ok end
+    end),
+    receive three -> ok end,
+    exit(Pid, kill),
+    py_test_lib:eventually(fun() -> {ok, [1]} = py:eval(C, <<"closed">>) end).
+
+stream_asks_for_whom_it_runs(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<"import erlang\ndef me():\n    yield erlang.self()">>),
+    {ok, S} = py:stream_start(C, '__main__', me, []),
+    Self = self(),
+    [Self] = items(S, 1),
+    receive {py_stream, S, done} -> ok end.
+
+loop_is_started_and_stopped(Config) ->
+    #{node := Node} = py_context:info(context(Config)),
+    C = py_test_lib:context(#{isolation => {node, Node}}),
+    {error, not_started} = py_context:stop_loop(C),
+    ok = py_context:start_loop(C),
+    Ref = py:async_call(C, asyncio, sleep, [1000]),
+    ok = py_context:stop_loop(C, 10),
+    {error, stopped} = py:async_await(Ref),
+    py_context:stop(C).
+
+runtime_of_the_other_node(Config) ->
+    C = context(Config),
+    {ok, N} = py:gc(C),
+    true = is_integer(N),
+    {ok, #{<<"objects">> := _}} = py:memory_stats(C),
+    ok = py:exec(C, <<"def find_me_here():\n    import time\n    while True: time.sleep(0.01)">>),
+    Ref = py:spawn_call(C, '__main__', find_me_here, []),
+    py_test_lib:running({C, 1}),
+    py_test_lib:eventually(fun() ->
+        {ok, Stacks} = py:stacks(C),
+        {match, _} = re:run(io_lib:format("~p", [Stacks]), "find_me_here")
+    end),
+    ok = py:interrupt(C),
+    {error, interrupted} = py:await(Ref).
+
+%% ---- Erlang called from there ----
+
+functions_of_this_node(Config) ->
+    C = context(Config),
+    Self = self(),
+    ok = py:register_function(where_am_i, fun(X) -> {X, node(), hd(get('$callers'))} end),
+    Expected = {ok, {1, node(), Self}},
+    Expected = py:eval(C, <<"__import__('erlang').where_am_i(1)">>),
+    Expected = py:eval(C, <<"__import__('erlang').call('where_am_i', 1)">>),
+    ok = py:exec(C, <<"import erlang\nasync def ask(): return await erlang.async_call('where_am_i', 1)">>),
+    Expected = py:async_await(py:async_call(C, '__main__', ask, [])),
+    {ok, N} = py:eval(C, <<"sum(erlang.where_am_i(i)[0] for i in range(500))">>),
+    N = lists:sum(lists:seq(0, 499)),
+    ok = py:unregister_function(where_am_i),
+    {ok, false} = py:eval(C, <<"hasattr(erlang, 'where_am_i')">>),
+    {error, {'ErlangError', #{erlang := {error, {not_registered, <<"where_am_i">>}, _}}}} =
+        py:eval(C, <<"erlang.call('where_am_i', 1)">>).
+
+%% Erlang, Python there, Erlang here, Python there and so on, in a context of one thread.
+functions_call_back(Config) ->
+    #{node := Node} = py_context:info(context(Config)),
+    C = py_test_lib:context(#{isolation => {node, Node}, threads => 1}),
+    ok = py:exec(C, <<"import erlang\ndef depth(n): return 0 if n == 0 else 1 + erlang.deeper(n - 1)">>),
+    ok = py:register_function(deeper, fun(N) -> {ok, D} = py:call(C, '__main__', depth, [N]), D end),
+    {ok, 20} = py:call(C, '__main__', depth, [20]),
+    %% by way of Python here
+    ok = py:register_function(root, fun(X) -> {ok, R} = py:call(math, sqrt, [X]), R end),
+    {ok, 3.0} = py:eval(C, <<"erlang.root(9)">>),
+    ok = py:unregister_function(root),
+    ok = py:unregister_function(deeper),
+    py_context:stop(C).
+
+funs_and_apply(Config) ->
+    C = context(Config),
+    Table = ets:new(a_table_of_this_node, [public]),
+    {ok, true} = py:eval(C, <<"f(1)">>, #{f => fun(X) -> ets:insert(Table, {X}) end}),
+    [{1}] = ets:lookup(Table, 1),
+    ok = application:set_env(erlang_python, callback_apply, [{erlang, node, 0}]),
+    Node = node(),
+    {ok, Node} = py:eval(C, <<"__import__('erlang').apply('erlang', 'node', [])">>),
+    ok = application:unset_env(erlang_python, callback_apply),
+    {error, {'ErlangError', #{erlang := {error, {not_allowed, _}, _}}}} =
+        py:eval(C, <<"__import__('erlang').apply('erlang', 'node', [])">>).
+
+state_is_shared(Config) ->
+    C = context(Config),
+    ok = py:state_set(<<"of the suite">>, 1),
+    {ok, 1} = py:eval(C, <<"__import__('erlang').state_get('of the suite')">>),
+    {ok, 3} = py:eval(C, <<"__import__('erlang').state_incr('of the suite', 2)">>),
+    3 = py:state_get(<<"of the suite">>),
+    ok = py:state_delete(<<"of the suite">>).
+
+killed_function_raises(Config) ->
+    C = context(Config),
+    Self = self(),
+    ok = py:register_function(hang, fun() -> Self ! {hangs, self()}, receive after infinity -> ok end end),
+    ok = py:exec(C, <<"import erlang\ndef hang(): erlang.hang()">>),
+    Ref = py:spawn_call(C, '__main__', hang, []),
+    Hangs = receive {hangs, P} -> P end,
+    exit(Hangs, a_reason),
+    {error, {'ErlangError', #{erlang := {exit, a_reason, _}}}} = py:await(Ref),
+    %% and the function dies with the request
+    Late = py:spawn_call(C, '__main__', hang, []),
+    Dies = receive {hangs, Q} -> Q end,
+    Monitor = monitor(process, Dies),
+    ok = py:interrupt(C),
+    {error, interrupted} = py:await(Late),
+    receive {'DOWN', Monitor, process, Dies, _} -> ok end,
+    ok = py:unregister_function(hang).
+
+messages_and_self(Config) ->
+    C = context(Config),
+    Self = self(),
+    {ok, Self} = py:call(C, erlang, self, []),
+    {ok, Self} = py:async_await(py:async_call(C, erlang, self, [])),
+    {ok, none} = py:call(C, erlang, send, [Self, {hello, 1}]),
+    receive {hello, 1} -> ok end,
+    ok = py:exec(C, <<"import erlang\ndef many(n):\n    for i in range(n): erlang.send(erlang.self(), i)">>),
+    {ok, none} = py:call(C, '__main__', many, [100]),
+    [receive I -> ok end || I <- lists:seq(0, 99)],
+    ok = py:exec(C, <<"def last_words(pid):\n    m = erlang.monitor(pid)\n    erlang.send(pid, erlang.Atom('stop'))\n    return m.wait(10)">>),
+    {ok, tired} = py:call(C, '__main__', last_words, [spawn(fun() -> receive stop -> exit(tired) end end)]).
+
+output_goes_to_the_caller(Config) ->
+    C = context(Config),
+    Self = self(),
+    Leader = spawn_link(fun() -> leader(Self) end),
+    Before = group_leader(),
+    true = group_leader(Leader, self()),
+    ok = py:exec(C, <<"print('grüße', 1)"/utf8>>),
+    true = group_leader(Before, self()),
+    receive {printed, Text} -> ?assertEqual(<<"grüße 1\n"/utf8>>, unicode:characters_to_binary(Text)) end.
+
+leader(To) ->
+    receive
+        {io_request, From, Ref, Request} ->
+            case Request of
+                {put_chars, _, Text} -> To ! {printed, Text};
+                _ -> ok
+            end,
+            From ! {io_reply, Ref, ok},
+            leader(To)
+    end.
+
+logs_come_here(Config) ->
+    C = context(Config),
+    ok = logger:set_primary_config(level, warning),
+    ok = logger:add_handler(?MODULE, ?MODULE, #{to => self()}),
+    ok = py:exec(C, <<"import logging\nlogging.getLogger('shop').error('%d left', 3)">>),
+    receive
+        {logged, #{level := error, msg := {"~ts", [<<"3 left">>]}, meta := #{python_logger := <<"shop">>, pid := P}}} ->
+            ?assertEqual(self(), P)
+    end,
+    ok = logger:remove_handler(?MODULE),
+    ok = logger:set_primary_config(level, emergency).
+
+log(#{msg := {"~ts", _}} = Event, #{to := To}) -> To ! {logged, Event};
+log(_, _) -> ok.
+
+telemetry(Config) ->
+    C = context(Config),
+    Self = self(),
+    ok = py_telemetry:attach(fun(Event, _, Meta) -> Self ! {Event, Meta} end),
+    {ok, 2.0} = py:call(C, math, sqrt, [4]),
+    ok = py_telemetry:detach(),
+    receive {[erlang_python, call, start], #{function := sqrt}} -> ok end,
+    receive {[erlang_python, call, stop], #{function := sqrt}} -> ok end.
+
+%% ---- nodes of their own ----
+
+options_are_checked(_) ->
+    [
+        ?assertEqual({error, {bad_option, Bad}}, py_context:start(Options), Options)
+     || {Bad, Options} <- [
+            {{isolation, process}, #{isolation => process}},
+            {{isolation, {node, "x"}}, #{isolation => {node, "x"}}},
+            {{threads, 0}, #{isolation => node, threads => 0}},
+            {{restart, always}, #{isolation => node, restart => always}},
+            {{wrap, "nice"}, #{isolation => node, wrap => "nice"}},
+            {{env, [x]}, #{isolation => node, env => [x]}},
+            {{python, 1}, #{isolation => node, python => 1}},
+            {restart, #{restart => permanent}},
+            {wrap, #{isolation => {node, node()}, wrap => ["nice"]}}
+        ]
+    ].
+
+needs_distribution(Config) ->
+    {0, Output} = py_test_lib:run_node(Config, "
+        {ok, _} = application:ensure_all_started(erlang_python),
+        {error, {not_alive, Text}} = py_context:start(#{isolation => node}),
+        {error, {not_alive, Text}} = (fun() -> process_flag(trap_exit, true), py_context:start_link(#{isolation => node}) end)(),
+        io:put_chars(Text),
+        halt(0)."),
+    {match, _} = re:run(Output, "-sname").
+
+failed_preload_refuses_the_start(_) ->
+    {error, {preload, {'ModuleNotFoundError', _}}} =
+        py_context:start(#{isolation => node, preload => [no_such_module_here]}).
+
+names_are_unique(_) ->
+    {error, {already_started, _}} = py_context:start(#{isolation => node, name => default}).
+
+segfault_answers_open_requests(_) ->
+    C = py_test_lib:context(#{isolation => node, threads => 2}),
+    OsPid = os_pid(C),
+    Sleeping = [py:spawn_call(C, time, sleep, [1000]) || _ <- [1, 2, 3]],
+    Async = py:async_call(C, asyncio, sleep, [1000]),
+    {ok, Stream} = py:stream_start(C, itertools, count, [], #{credit => 0}),
+    Gather = spawn_monitor(fun() -> exit(py:async_gather(C, [{asyncio, sleep, [1000]}])) end),
+    py_test_lib:eventually(fun() -> #{loop_requests := 2} = py_context:info(C) end),
+    {node_down, {exit_status, 139}} = ended(C, fun() ->
+        {error, stopped} = py:async_await(py:async_call(C, ctypes, string_at, [0]))
+    end),
+    [{error, stopped} = py:await(R) || R <- [Async | Sleeping]],
+    receive {py_stream, Stream, {error, stopped}} -> ok end,
+    {Pid, Monitor} = Gather,
+    receive {'DOWN', Monitor, process, Pid, {error, stopped}} -> ok end,
+    {error, noproc} = py:call(C, math, sqrt, [1]),
+    {error, noproc} = py:cast(C, math, sqrt, [1]),
+    {error, noproc} = py:stream_start(C, builtins, range, [1]),
+    {error, noproc} = py:await(py:spawn_call(C, math, sqrt, [1])),
+    undefined = py_context:info(C),
+    gone(OsPid),
+    {ok, 2.0} = py:call(math, sqrt, [4]).
+
+exit_and_kill_leave_the_rest(_) ->
+    Other = py_test_lib:context(#{isolation => node}),
+    [
+        begin
+            C = py_test_lib:context(#{isolation => node, name => victim}),
+            OsPid = os_pid(C),
+            ?assertEqual({node_down, {exit_status, Status}}, ended(C, fun() -> Kill(C, OsPid) end)),
+            gone(OsPid),
+            {ok, 1} = py:eval(Other, <<"1">>)
+        end
+     || {Status, Kill} <- [
+            {7, fun(C, _) -> {error, stopped} = py:call(C, os, '_exit', [7]) end},
+            {137, fun(_, OsPid) -> kill(OsPid) end},
+            {134, fun(C, _) -> {error, stopped} = py:call(C, os, abort, []) end}
+        ]
+    ],
+    py_context:stop(Other).
+
+named_context_comes_back(_) ->
+    C = py_test_lib:context(#{isolation => node, name => phoenix, restart => permanent, preload => [json]}),
+    ok = py:exec(C, <<"x = 1">>),
+    First = os_pid(C),
+    Waiting = py:spawn_call(C, time, sleep, [1000]),
+    kill(First),
+    {error, stopped} = py:await(Waiting),
+    C = py:context(phoenix),
+    {ok, Second} = py:call(C, os, getpid, []),
+    ?assertNotEqual(First, Second),
+    {error, {'NameError', _}} = py:eval(C, <<"x">>),
+    {ok, true} = py:eval(C, <<"'json' in __import__('sys').modules">>),
+    {error, stopped} = py:call(C, os, '_exit', [1]),
+    Third = os_pid(C),
+    [gone(P) || P <- [First, Second]],
+    py_context:stop(C),
+    gone(Third),
+    %% the same by a supervisor
+    {ok, Sup} = supervisor:start_link(?MODULE, []),
+    D = py:context(supervised),
+    kill(os_pid(D)),
+    py_test_lib:eventually(fun() ->
+        E = py:context(supervised),
+        true = E =/= D,
+        {ok, 1} = py:eval(E, <<"1">>)
+    end),
+    true = unlink(Sup),
+    exit(Sup, shutdown),
+    py_test_lib:eventually(fun() -> undefined = py:context(supervised) end).
+
+init([]) ->
+    Options = #{isolation => node, name => supervised},
+    {ok, {#{}, [#{id => context, start => {py_context, start_link, [Options]}, shutdown => 10000}]}}.
+
+restarts_have_an_end(_) ->
+    C = py_test_lib:context(#{isolation => node, restart => permanent}),
+    {node_down, {exit_status, 1}} = ended(C, fun() ->
+        [{error, stopped} = py:call(C, os, '_exit', [1]) || _ <- lists:seq(1, 6)]
+    end).
+
+owner_killed(_) ->
+    C = py_test_lib:context(#{isolation => node}),
+    OsPid = os_pid(C),
+    Refs = [py:spawn_call(C, time, sleep, [1000]) || _ <- [1, 2]],
+    killed = ended(C, fun() -> exit(C, kill) end),
+    [{error, stopped} = py:await(R) || R <- Refs],
+    gone(OsPid).
+
+environment_and_wrapper(_) ->
+    C = py_test_lib:context(#{
+        isolation => node, env => [{"OF_THE_SUITE", "ü"}], wrap => ["prlimit", "--nofile=512"], args => ["+S", "1:1"]
+    }),
+    {ok, <<"ü"/utf8>>} = py:eval(C, <<"__import__('os').environ['OF_THE_SUITE']">>),
+    {ok, {512, 512}} = py:call(C, resource, getrlimit, [7]),
+    #{node := Node} = py_context:info(C),
+    1 = erpc:call(Node, erlang, system_info, [schedulers]),
+    py_context:stop(C).
+
+virtual_environment(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), "venv"),
+    {ok, Python} = py_env:executable(),
+    [] = os:cmd(unicode:characters_to_list(Python) ++ " -m venv --without-pip " ++ Dir),
+    C = py_test_lib:context(#{isolation => node, python => Dir}),
+    {ok, Prefix} = py:eval(C, <<"__import__('sys').prefix">>),
+    ?assertEqual(unicode:characters_to_binary(Dir), Prefix),
+    {ok, Other} = py:eval(<<"__import__('sys').prefix">>),
+    ?assertNotEqual(Prefix, Other),
+    py_context:stop(C).
+
+atexit_runs(Config) ->
+    File = filename:join(proplists:get_value(priv_dir, Config), "atexit"),
+    C = py_test_lib:context(#{isolation => node}),
+    ok = py:exec(C, ["import atexit\n@atexit.register\ndef end():\n    open('", File, "', 'w').write('ended')"]),
+    py_context:stop(C),
+    {ok, <<"ended">>} = file:read_file(File).
+
+node_that_does_not_start(_) ->
+    {error, {exit_status, 3, <<"no\n">>}} = py_context:start(#{isolation => node, wrap => ["sh", "-c", "echo no; exit 3"]}),
+    {error, {enoent, "no_such_program"}} = py_context:start(#{isolation => node, wrap => ["no_such_program"]}),
+    {error, {boot_timeout, _}} = py_context:start(#{isolation => node, wrap => ["sh", "-c", "exec sleep 1000"], boot_ms => 100}),
+    {error, {{erlang_python, _}, _}} = py_context:start(#{isolation => node, python => "/no/such/python"}).
+
+no_os_process_is_left(_) ->
+    OsPids = [
+        begin
+            C = py_test_lib:context(#{isolation => node}),
+            OsPid = os_pid(C),
+            true = alive(OsPid),
+            py_context:stop(C),
+            false = alive(OsPid),
+            OsPid
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    Cs = py_test_lib:parallel(10, fun(_) -> py_test_lib:context(#{isolation => node}) end),
+    More = [os_pid(C) || C <- Cs],
+    py_test_lib:parallel(10, fun(I) -> py_context:stop(lists:nth(I, Cs)) end),
+    ?assertEqual([], [P || P <- More, alive(P)]),
+    20 = length(lists:usort(OsPids ++ More)).
+
+host_killed_leaves_no_orphan(Config) ->
+    Name = "py_host_" ++ os:getpid() ++ "@127.0.0.1",
+    {137, Output} = py_test_lib:run_node(Config, ["
+        {ok, _} = net_kernel:start(['", Name, "', longnames]),
+        {ok, _} = application:ensure_all_started(erlang_python),
+        {ok, C} = py_context:start(#{isolation => node}),
+        {ok, OsPid} = py:call(C, os, getpid, []),
+        io:format(\"<~b>\", [OsPid]),
+        ok = py:exec(C, <<\"def forever():\n    while True: pass\">>),
+        _ = py:spawn_call(C, '__main__', forever, []),
+        os:cmd(\"kill -9 \" ++ os:getpid())."]),
+    {match, [OsPid]} = re:run(Output, "<(\\d+)>", [{capture, all_but_first, list}]),
+    gone(list_to_integer(OsPid)).
+
+%% ---- nodes that are there already ----
+
+context_on_a_running_node(_) ->
+    {ok, Peer, Node, OsPid} = py_peer:start_link(#{}),
+    Cs = [py_test_lib:context(#{isolation => {node, Node}}) || _ <- [1, 2]],
+    [OsPid, OsPid] = [os_pid(C) || C <- Cs],
+    [ok = py:exec(C, <<"x = 1">>) || C <- [hd(Cs)]],
+    {error, {'NameError', _}} = py:eval(lists:last(Cs), <<"x">>),
+    %% its own functions come first, then ours
+    ok = erpc:call(Node, py, register_function, [base, erlang, node]),
+    ok = py:register_function(base, erlang, node),
+    ok = py:register_function(ours, erlang, node),
+    ?assertEqual({ok, [Node, node()]}, py:eval(hd(Cs), <<"[__import__('erlang').call(f) for f in ('base', 'ours')]">>)),
+    [ok = py:unregister_function(F) || F <- [base, ours]],
+    [py_context:stop(C) || C <- Cs],
+    %% the node stays, and has nothing of ours
+    #{contexts := 1} = erpc:call(Node, py_nif, counters, []),
+    true = alive(OsPid),
+    true = unlink(Peer),
+    ok = py_peer:stop(Peer),
+    gone(OsPid).
+
+node_goes_down(_) ->
+    {ok, Peer, Node, OsPid} = py_peer:start_link(#{}),
+    true = unlink(Peer),
+    C = py_test_lib:context(#{isolation => {node, Node}}),
+    Ref = py:spawn_call(C, time, sleep, [1000]),
+    py_test_lib:running({C, 1}),
+    {node_down, noconnection} = ended(C, fun() -> kill(OsPid) end),
+    {error, stopped} = py:await(Ref),
+    {error, {Node, noconnection}} = py_context:start(#{isolation => {node, Node}}),
+    gone(OsPid).
+
+nodes_that_will_not_do(_) ->
+    {error, {'nobody@127.0.0.1', noconnection}} = py_context:start(#{isolation => {node, 'nobody@127.0.0.1'}}),
+    {ok, Peer, Node, _} = py_peer:start_link(#{}),
+    true = unlink(Peer),
+    ok = erpc:call(Node, application, stop, [erlang_python]),
+    {error, {not_started, erlang_python, Node}} = py_context:start(#{isolation => {node, Node}}),
+    ok = py_peer:stop(Peer).
