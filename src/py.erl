@@ -87,9 +87,6 @@
 -export([state_decr/2]).
 
 
-%% For the modules of this application.
--export([admin_context/0]).
-
 -export_type([name/0]).
 -export_type([kwargs/0]).
 -export_type([ref/0]).
@@ -492,7 +489,7 @@ gc(Generation) ->
 -spec reload(name()) -> result().
 reload(Module) ->
     case py_context:info(context()) of
-        #{isolation := thread} -> reload(admin_context(), Module);
+        #{isolation := thread} -> reload(py_interpreter:admin_context(), Module);
         _ -> reload(context(), Module)
     end.
 
@@ -598,17 +595,4 @@ admin_of(Context, Function) ->
         undefined -> {error, noproc};
         Handle when is_reference(Handle) -> py_interpreter:Function();
         Handle -> py_node:control(Handle, {admin, Function})
-    end.
-
-%% A context that nobody else uses: an answer also comes when every other worker is busy.
--spec admin_context() -> pid().
-admin_context() ->
-    case py_context:find(admin) of
-        undefined ->
-            case py_context:start(#{name => admin, spin_us => 0}) of
-                {ok, Context} -> Context;
-                {error, {already_started, Context}} -> Context
-            end;
-        Context ->
-            Context
     end.

@@ -47,7 +47,7 @@
 -export_type([event_port/0]).
 -export_type([interpreter/0]).
 
--opaque context() :: reference().
+-type context() :: reference().
 -opaque event_port() :: reference().
 -opaque interpreter() :: reference().
 

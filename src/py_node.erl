@@ -30,7 +30,7 @@
 -define(TRACKED, 2).
 -define(SLACK, 1000).
 
--opaque handle() :: {py_node, Relay :: pid(), Open :: counters:counters_ref(), MaxOpen :: pos_integer(), isolation()}.
+-type handle() :: {py_node, Relay :: pid(), Open :: counters:counters_ref(), MaxOpen :: pos_integer(), isolation()}.
 -type isolation() :: node | {node, node()}.
 %% The chain that the caller is part of, if that came from another node; trace; callers, innermost first.
 -type chain() :: {{Origin :: term(), py_callback:chain()} | undefined, Trace :: term(), [pid()]}.
@@ -187,8 +187,7 @@ chain() ->
 %% The names that Python can look up have changed.
 -spec names([binary()]) -> ok.
 names(Names) ->
-    [Relay ! {names, Names} || [Relay] <- ets:match(?MODULE, {{relay, '$1'}})],
-    ok.
+    lists:foreach(fun([Relay]) -> Relay ! {names, Names} end, ets:match(?MODULE, {{relay, '$1'}})).
 
 %% The node whose functions a chain of calls is to use, `here` when it began on this one. A thread of a node of our own
 %% that runs nothing for anybody belongs to the node that started it.

@@ -106,10 +106,15 @@ request({stream, Module, Function, Args, Kwargs, Credit, Flags, {py_chain, _, _,
     end;
 request({control, What}, Ref, #state{handle = Handle, context = Context, relay = Relay} = State) ->
     case What of
-        {admin, Function} -> _ = spawn(fun() -> Relay ! {last, Ref, {Ref, py:Function()}} end);
-        interrupt -> last(Ref, {Ref, py_nif:context_interrupt(Handle)}, State);
-        info -> last(Ref, {Ref, (py_nif:context_info(Handle))#{node => node(), remote_pid => Context}}, State);
-        loop_start -> last(Ref, {Ref, py_nif:loop_start(Handle)}, State);
+        {admin, Function} ->
+            _ = spawn(fun() -> Relay ! {last, Ref, {Ref, py:Function()}} end),
+            ok;
+        interrupt ->
+            last(Ref, {Ref, py_nif:context_interrupt(Handle)}, State);
+        info ->
+            last(Ref, {Ref, (py_nif:context_info(Handle))#{node => node(), remote_pid => Context}}, State);
+        loop_start ->
+            last(Ref, {Ref, py_nif:loop_start(Handle)}, State);
         {loop_stop, DrainMs} ->
             case py_nif:loop_stop(Handle, Ref, DrainMs) of
                 ok -> ok;

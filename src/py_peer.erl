@@ -301,16 +301,19 @@ told(Port, Term) ->
 
 -spec boot() -> ok.
 boot() ->
-    _ = spawn(fun() ->
-        Port = open_port({fd, 0, 0}, [in, binary, eof, {packet, 4}]),
-        receive
-            {Port, {data, Config}} ->
-                _ = spawn(fun() -> setup(binary_to_term(Config)) end),
-                wait_end(Port);
-            {Port, eof} -> erlang:halt(1)
-        end
-    end),
+    _ = spawn(fun booted/0),
     ok.
+
+-spec booted() -> no_return().
+booted() ->
+    Port = open_port({fd, 0, 0}, [in, binary, eof, {packet, 4}]),
+    receive
+        {Port, {data, Config}} ->
+            _ = spawn(fun() -> setup(binary_to_term(Config)) end),
+            wait_end(Port);
+        {Port, eof} ->
+            erlang:halt(1)
+    end.
 
 -spec wait_end(port()) -> no_return().
 wait_end(Port) ->
@@ -334,10 +337,12 @@ setup(#{keeper := Keeper, node := Node, names := Names, cookie := Cookie} = Conf
         connected = connect(node(Keeper)),
         ok = loaded(application:load(erlang_python)),
         [ok = application:set_env(erlang_python, Key, Value) || {Key, Value} <- lists:reverse(Env)],
-        case application:ensure_all_started(erlang_python) of
-            {ok, _} -> Keeper ! {py_peer, Node, {up, list_to_integer(os:getpid())}};
-            {error, Reason} -> Keeper ! {py_peer, Node, {failed, Reason}}
-        end,
+        Up =
+            case application:ensure_all_started(erlang_python) of
+                {ok, _} -> {up, list_to_integer(os:getpid())};
+                {error, Reason} -> {failed, Reason}
+            end,
+        Keeper ! {py_peer, Node, Up},
         ok
     catch
         Class:Why:Stack ->

@@ -129,7 +129,7 @@ stacks() ->
 %% Of all interpreters.
 -spec by_thread(atom()) -> #{integer() => term()}.
 by_thread(Function) ->
-    Main = py:call(py:admin_context(), 'erlang._admin', Function, []),
+    Main = py:call(py_interpreter:admin_context(), 'erlang._admin', Function, []),
     Answers = [Main | [Answer || {_, _, Answer} <- py_interpreter:ask(Function)]],
     lists:foldl(fun maps:merge/2, #{}, [Found || {ok, Found} <- Answers]).
 

@@ -655,7 +655,8 @@ node_that_does_not_start(_) ->
     {error, {exit_status, 3, <<"no\n">>}} = py_context:start(#{isolation => node, wrap => ["sh", "-c", "echo no; exit 3"]}),
     {error, {enoent, "no_such_program"}} = py_context:start(#{isolation => node, wrap => ["no_such_program"]}),
     {error, {boot_timeout, _}} = py_context:start(#{isolation => node, wrap => ["sh", "-c", "exec sleep 1000"], boot_ms => 100}),
-    {error, {{erlang_python, _}, _}} = py_context:start(#{isolation => node, python => "/no/such/python"}).
+    {error, {erlang_python, {<<"/no/such/python", _/binary>>, _}}} =
+        py_context:start(#{isolation => node, python => "/no/such/python"}).
 
 no_os_process_is_left(_) ->
     OsPids = [
@@ -705,7 +706,10 @@ context_on_a_running_node(_) ->
     [ok = py:unregister_function(F) || F <- [base, ours]],
     [py_context:stop(C) || C <- Cs],
     %% the node stays, and has nothing of ours
-    #{contexts := 1} = erpc:call(Node, py_nif, counters, []),
+    py_test_lib:eventually(fun() ->
+        ok = erpc:call(Node, lists, foreach, [fun erlang:garbage_collect/1, erpc:call(Node, erlang, processes, [])]),
+        #{contexts := 1} = erpc:call(Node, py_nif, counters, [])
+    end),
     true = alive(OsPid),
     true = unlink(Peer),
     ok = py_peer:stop(Peer),
