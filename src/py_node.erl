@@ -103,11 +103,11 @@ cancel(Ref, Silent) ->
     end.
 
 %% As py_nif:look/1: what is not in the table has been answered.
--spec look(reference()) -> open | gone.
+-spec look(reference()) -> open | done.
 look(Ref) ->
     case ets:member(?MODULE, Ref) of
         true -> open;
-        false -> gone
+        false -> done
     end.
 
 %% As py_nif:stream_start/9.

@@ -177,10 +177,10 @@ cancel(Ref, Silent) ->
     end.
 
 %% See py_nif:look/1.
--spec look(reference()) -> open | sending | gone.
+-spec look(reference()) -> open | sending | done.
 look(Ref) ->
     case py_nif:look(Ref) of
-        gone -> py_node:look(Ref);
+        done -> py_node:look(Ref);
         Fate -> Fate
     end.
 
