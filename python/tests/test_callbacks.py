@@ -258,11 +258,15 @@ def test_signal_ends_a_wait() -> None:
         raise Alarm
 
     before = signal.signal(signal.SIGUSR1, handler)
+
+    def wait() -> None:
+        timer.start()
+        erlang.Channel().recv()
+
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
     try:
         with pytest.raises(Alarm):
-            timer.start()
-            erlang.Channel().recv()
+            wait()
     finally:
         timer.join()
         signal.signal(signal.SIGUSR1, before)
