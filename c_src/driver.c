@@ -386,20 +386,21 @@ PyObject *py_driver_coroutine(py_state *st, PyObject *value)
     return PyObject_CallOneArg(st->driver.wrap, value);
 }
 
-PyObject *py_driver_context(py_state *st, py_request *req)
+PyObject *py_driver_enter(py_state *st, py_request *req)
 {
-    PyObject *context = PyContext_CopyCurrent(), *origin, *token = NULL;
+    PyObject *context = PyContext_CopyCurrent(), *origin, *token;
 
     if (context == NULL || PyContext_Enter(context) < 0) {
         Py_XDECREF(context);
         return NULL;
     }
     origin = py_origin_new(st, req);
-    if (origin != NULL) {
-        token = PyContextVar_Set(st->origin.var, origin);
-        Py_DECREF(origin);
-    }
-    if (PyContext_Exit(context) < 0 || token == NULL) {
+    token = origin == NULL ? NULL : PyContextVar_Set(st->origin.var, origin);
+    Py_XDECREF(origin);
+    if (token == NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
+        (void)PyContext_Exit(context);
+        PyErr_SetRaisedException(exc);
         Py_CLEAR(context);
     }
     Py_XDECREF(token);
@@ -409,9 +410,9 @@ PyObject *py_driver_context(py_state *st, py_request *req)
 /* The request calls its target: a result, or a coroutine that goes on. True when it is over. */
 static bool run_call(py_state *st, py_loop *loop, py_request *req, PyObject **driver)
 {
-    PyObject *context = py_driver_context(st, req), *value = NULL, *coro = NULL;
+    PyObject *context = py_driver_enter(st, req), *value = NULL, *coro = NULL;
 
-    if (context != NULL && PyContext_Enter(context) == 0) {
+    if (context != NULL) {
         value = req->start;
         req->start = NULL;
         if (value == NULL) {

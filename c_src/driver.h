@@ -27,8 +27,8 @@ int py_driver_prepare(py_state *st);
 /* py_event.run of a request's event. */
 int py_driver_run(py_event *event, py_loop *loop);
 
-/* A context for a call of the request: a copy of the loop's, with its origin set. NULL with an exception. */
-PyObject *py_driver_context(py_state *st, py_request *req);
+/* Enters a copy of the loop's context in which `req` is the origin; the caller exits it. NULL with an exception. */
+PyObject *py_driver_enter(py_state *st, py_request *req);
 
 /* Starts an eager task over `coro` (not stolen) in a fresh contextvars context. A driver whose coroutine has not ended
  * (py_driver_is_done tells), or NULL with an exception: then nothing was delivered. With `gather`, results go to its
