@@ -62,7 +62,8 @@ static py_gather *gather_new(py_request *req, py_loop *loop, unsigned n, unsigne
     g->drivers = PyMem_Calloc(n + 1, sizeof *g->drivers);
     g->failures = PyMem_Calloc(n + 1, sizeof *g->failures);
     g->context = py_driver_enter(py_loop_state(loop), req);
-    if (g->context == NULL || PyContext_Exit(g->context) < 0 || g->results == NULL || g->drivers == NULL || g->failures == NULL) {
+    if (g->context == NULL || PyContext_Exit(g->context) < 0 || g->results == NULL || g->drivers == NULL ||
+        g->failures == NULL) {
         gather_free(g);
         return NULL;
     }
