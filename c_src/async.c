@@ -17,6 +17,7 @@
 #define LOOK_NS UINT64_C(2000000) /* the watchdog goes through the lists at most this often */
 #define SWEEP_MAX 512             /* callers looked at in one sweep */
 #define ANSWERS 64                /* replies made in one hold of the lock */
+#define CLOSE_SLICES 16           /* of so many each, when the context is closed: the rest is the next look's */
 #define NEVER UINT64_MAX
 
 #define REQ_OF_EVENT(e) ((py_request *)((char *)(e)-offsetof(py_request, event)))
@@ -606,16 +607,68 @@ static void look_at_step(py_context *context, uint64_t now)
     }
 }
 
+/* Answers some of what a closed context's loop has; false when it has been through them. Then the loop is told to
+ * leave: that cancels what runs, which by then is known to be stopped. */
+static bool answer_some(py_async *async, ErlNifEnv *env)
+{
+    answers out = {.n = 0};
+    py_poller *poller = NULL, *leave = NULL;
+    uint64_t now = py_now_ns();
+    size_t left;
+    bool tell = false, more;
+
+    pthread_mutex_lock(&async->lock);
+    left = atomic_load(&async->unanswered);
+    for (; out.n < ANSWERS && left > 0 && async->live.next != &async->live; left--) {
+        py_request *req = REQ_OF_LINK(async->live.next);
+
+        list_remove(&req->link); /* those looked at go to the end of the list */
+        list_add(&async->live, &req->link);
+        if (atomic_load(&req->state) == REQ_QUEUED) {
+            give_up(&out, req, PY_STOP_STOPPED, false);
+        } else {
+            tell |= mark(async, req, PY_STOP_STOPPED, now);
+        }
+    }
+    more = left > 0 && async->live.next != &async->live;
+    atomic_store(&async->unanswered, more ? left : 0);
+    poller = tell ? to_cancel(async) : NULL;
+    if (!more && async->poller != NULL && !async->leave_posted) {
+        async->leave_posted = true;
+        leave = poller_of(async);
+    }
+    pthread_mutex_unlock(&async->lock);
+    send_answers(&out, env);
+    if (poller != NULL) {
+        (void)post(poller, &async->cancel);
+    }
+    if (leave != NULL) {
+        (void)post(leave, &async->leave);
+    }
+    return more;
+}
+
+static void answer_closed(py_async *async, ErlNifEnv *env)
+{
+    int i;
+
+    for (i = 0; i < CLOSE_SLICES && answer_some(async, env); i++) {
+    }
+}
+
 size_t py_async_watch(py_context *context, uint64_t now, bool sweep)
 {
     py_async *async = &context->async;
 
+    if (atomic_load(&async->unanswered) != 0) {
+        answer_closed(async, NULL);
+    }
     if (atomic_load(&async->count) == 0) {
         return 0;
     }
     look_at_deadlines(async, now);
     look_at_step(context, now);
-    if (sweep) {
+    if (sweep && !atomic_load(&async->closed)) { /* it keeps no order, which the answering needs */
         look_at_callers(async, now);
     }
     return atomic_load(&async->count);
@@ -624,49 +677,17 @@ size_t py_async_watch(py_context *context, uint64_t now, bool sweep)
 void py_async_close(py_context *context, ErlNifEnv *env)
 {
     py_async *async = &context->async;
-    answers out = {.n = 0};
-    py_poller *poller, *leave;
-    py_link *link, *next;
-    uint64_t now = py_now_ns();
-    bool tell, all;
 
-    do {
-        poller = leave = NULL;
-        tell = false;
-        all = true;
-        pthread_mutex_lock(&async->lock);
-        async->closed = true;
-        async->drain_ns = 0;
-        for (link = async->live.next; link != &async->live; link = next) {
-            py_request *req = REQ_OF_LINK(link);
-
-            next = link->next;
-            if (out.n == ANSWERS) {
-                all = false;
-                break;
-            }
-            if (atomic_load(&req->state) == REQ_QUEUED) {
-                give_up(&out, req, PY_STOP_STOPPED, false);
-            } else {
-                tell |= mark(async, req, PY_STOP_STOPPED, now);
-            }
-        }
-        if (async->state == PY_ASYNC_RUNNING) {
-            async->state = PY_ASYNC_STOPPING;
-        }
-        if (async->poller != NULL && !async->leave_posted) {
-            async->leave_posted = true;
-            leave = poller_of(async);
-        }
-        poller = tell ? to_cancel(async) : NULL;
-        pthread_mutex_unlock(&async->lock);
-        send_answers(&out, env);
-        if (poller != NULL) {
-            (void)post(poller, &async->cancel);
-        }
-        if (leave != NULL) {
-            (void)post(leave, &async->leave);
-        }
-    } while (!all);
+    pthread_mutex_lock(&async->lock);
+    if (!atomic_load(&async->closed)) {
+        atomic_store(&async->closed, true);
+        atomic_store(&async->unanswered, atomic_load(&async->count));
+    }
+    async->drain_ns = 0;
+    if (async->state == PY_ASYNC_RUNNING) {
+        async->state = PY_ASYNC_STOPPING;
+    }
+    pthread_mutex_unlock(&async->lock);
+    answer_closed(async, env);
     py_watchdog_waiting();
 }

@@ -21,7 +21,8 @@ enum { PY_ASYNC_OFF, PY_ASYNC_STARTING, PY_ASYNC_RUNNING, PY_ASYNC_STOPPING };
 typedef struct {
     pthread_mutex_t lock;
     int state;                     /* A */
-    bool closed;                   /* A: for good, the context is */
+    _Atomic bool closed;           /* A: for good, the context is; the loop looks without the lock */
+    _Atomic size_t unanswered;     /* how many of `live` are to be looked at since it was closed; written under lock */
     py_poller *poller;             /* A: kept, while RUNNING or STOPPING */
     py_link live, stopping;        /* A */
     _Atomic size_t count;          /* of both; written under lock */
@@ -82,7 +83,8 @@ bool py_async_interrupt(py_context *context, uint64_t serial);
 /* The watchdog's look; how many requests there are. */
 size_t py_async_watch(py_context *context, uint64_t now, bool sweep);
 
-/* No new requests; what waits is answered, what runs asked to stop, and the loop ends. */
+/* No new requests; what waits is answered, what runs asked to stop, and the loop ends. Many are left to the watchdog.
+ */
 void py_async_close(py_context *context, ErlNifEnv *env);
 
 /* The context whose loop this thread runs, or NULL. */

@@ -12,6 +12,7 @@
 #include "worker.h"
 
 #define POOL_MAX 1024
+#define ORPHANS 1000 /* answered at once */
 
 ErlNifResourceType *py_context_rtype;
 _Atomic long py_contexts_live;
@@ -194,8 +195,8 @@ void py_context_leave(py_context *context, py_worker *w)
 
 bool py_context_is_busy(py_context *context)
 {
-    return atomic_load(&context->async.count) != 0 || atomic_load(&context->queued) != 0 ||
-           atomic_load(&context->running) != 0 || context->watched_waiting ||
+    return atomic_load(&context->async.count) != 0 || atomic_load(&context->async.unanswered) != 0 ||
+           atomic_load(&context->queued) != 0 || atomic_load(&context->running) != 0 || context->watched_waiting ||
            atomic_load_explicit(&context->progress, memory_order_relaxed) != context->watched_progress;
 }
 
@@ -399,11 +400,40 @@ static void leave_interp(py_context *context)
     py_isolated_closed(interp);
 }
 
+void py_context_answer_orphans(py_context *context, ErlNifEnv *env)
+{
+    py_request *first, *req, **at;
+    size_t n = 0;
+    bool last;
+
+    pthread_mutex_lock(&context->take_lock);
+    first = context->orphans;
+    for (at = &first; *at != NULL && n < ORPHANS; at = &(*at)->next) {
+        n++;
+    }
+    context->orphans = *at;
+    *at = NULL;
+    pthread_mutex_unlock(&context->take_lock);
+    while ((req = first) != NULL) {
+        first = req->next;
+        if (py_request_finish(req)) {
+            py_request_reply_stop(req, env, PY_STOP_STOPPED, false);
+        }
+        py_request_free(req);
+    }
+    atomic_fetch_sub(&context->queued, n);
+    pthread_mutex_lock(&context->take_lock);
+    last = context->unanswered && atomic_load(&context->queued) == 0;
+    context->unanswered = context->unanswered && !last;
+    pthread_mutex_unlock(&context->take_lock);
+    if (last) {
+        py_context_thread_gone(context);
+    }
+}
+
 void py_context_close(py_context *context, ErlNifEnv *env)
 {
-    py_request *queued, *req;
     py_worker *w;
-    size_t n = 0;
     bool first;
 
     pthread_mutex_lock(&context->take_lock);
@@ -411,15 +441,15 @@ void py_context_close(py_context *context, ErlNifEnv *env)
     first = !context->closed;
     context->closed = true;
     atomic_store(&context->closing, true);
-    queued = context->ready;
-    context->ready = NULL;
-    if (queued == NULL) {
-        queued = context->inbox_head;
-    } else {
-        for (req = queued; req->next != NULL; req = req->next) {
+    if (first) {
+        context->orphans = context->ready;
+        if (context->inbox_tail != NULL) {
+            context->inbox_tail->next = context->ready;
+            context->orphans = context->inbox_head;
         }
-        req->next = context->inbox_head;
+        context->unanswered = true;
     }
+    context->ready = NULL;
     context->inbox_head = context->inbox_tail = NULL;
     pthread_mutex_unlock(&context->inbox_lock);
     context->standby = NULL; /* they leave by themselves */
@@ -436,18 +466,7 @@ void py_context_close(py_context *context, ErlNifEnv *env)
     py_parker_wake(&context->parker);
     py_async_close(context, env);
     py_watchdog_waiting();
-    while ((req = queued) != NULL) {
-        queued = req->next;
-        n++;
-        if (py_request_finish(req)) {
-            py_request_reply_stop(req, env, PY_STOP_STOPPED, false);
-        }
-        py_request_free(req);
-    }
-    atomic_fetch_sub(&context->queued, n);
-    if (first) {
-        py_context_thread_gone(context);
-    }
+    py_context_answer_orphans(context, env);
 }
 
 PY_NIF(context_close_nif)

@@ -43,6 +43,8 @@ struct py_context {
 
     pthread_mutex_t take_lock;
     py_request *ready;           /* T */
+    py_request *orphans;         /* T: of a closed context, to be answered and freed */
+    bool unanswered;             /* T: it is closed, and counts in threads_alive until all are */
     py_worker *active, *standby; /* T */
     py_worker *workers;          /* T: all that are not lost */
     unsigned worker_count;       /* T */
@@ -111,9 +113,12 @@ void py_context_stop_down_to(py_context *context, py_worker *w, py_request *last
 /* Asks all that runs to stop. */
 void py_context_stop_running(py_context *context, int stop);
 
-/* No new requests; queued ones are answered, running ones asked to stop, workers leave when idle. `env`: see
- * py_request_reply. */
+/* No new requests; queued ones are answered, running ones asked to stop, workers leave when idle. Of many that are
+ * queued it answers some, and leaves the rest to the watchdog. `env`: see py_request_reply. */
 void py_context_close(py_context *context, ErlNifEnv *env);
+
+/* The watchdog's part of it. */
+void py_context_answer_orphans(py_context *context, ErlNifEnv *env);
 
 py_request *py_context_pool_get(py_context *context);
 bool py_context_pool_put(py_context *context, py_request *req);

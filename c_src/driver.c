@@ -451,6 +451,9 @@ int py_driver_run(py_event *event, py_loop *loop)
         !(req->flags & PY_REQ_NO_REPLY) && !enif_is_process_alive(NULL, &req->caller)) {
         py_request_finish(req);
     }
+    if (PY_UNLIKELY(atomic_load_explicit(&async->closed, memory_order_relaxed)) && py_request_finish(req)) {
+        py_request_reply_stop(req, NULL, PY_STOP_STOPPED, false);
+    }
     if (!py_request_start(req)) {
         py_async_retire(async, req, NULL);
         return 0;

@@ -278,6 +278,9 @@ static void look_at_context(py_context *context, void *arg)
 {
     look *l = arg;
 
+    if (PY_UNLIKELY(atomic_load(&context->closing))) {
+        py_context_answer_orphans(context, NULL);
+    }
     l->running += look_at_workers(context, l->now);
     l->running += py_async_watch(context, l->now, l->sweep);
     l->moving |= look_at_queue(context, l->now, l->sweep);

@@ -52,6 +52,7 @@ groups() ->
         context_stop_answers_all,
         context_stop_while_the_loop_spins,
         context_kill_while_calls_run,
+        context_stop_with_tens_of_thousands_waiting,
         loop_stop_drains_and_restarts,
         loop_stop_with_a_deadline_cancels,
         overloaded,
@@ -494,6 +495,24 @@ context_kill_while_calls_run(_) ->
     [?assert(R =:= {ok, I} orelse R =:= {error, stopped}) || {R, I} <- lists:zip(Results, lists:seq(1, 1000))],
     receive {'DOWN', _, _, _, {result, R}} -> {error, stopped} = R end,
     ?assertMatch({_, _}, Gather).
+
+%% Those behind a loop that is stuck, those that wait inside, and a gather.
+context_stop_with_tens_of_thousands_waiting(_) ->
+    Context = py_test_lib:context(#{max_queue => infinity}),
+    Inside = [py:async_call(Context, async_fixture, nap, [60, I]) || I <- lists:seq(1, 3000)],
+    {ok, 1} = py:async_await(py:async_call(Context, async_fixture, plain, [0])),
+    Stuck = py:async_call(Context, async_fixture, stuck, []),
+    Behind = [py:async_call(Context, async_fixture, noop, [I]) || I <- lists:seq(1, 30000)],
+    ok = py_context:stop(Context),
+    [{error, stopped} = py:async_await(R) || R <- Behind],
+    let_go(),
+    [
+        case py:async_await(R) of
+            {error, stopped} -> ok;
+            {error, {stopped, abandoned}} -> ok %% the loop was stuck for longer than they may be
+        end
+     || R <- [Stuck | Inside]
+    ].
 
 loop_stop_drains_and_restarts(_) ->
     Context = py_test_lib:context(#{}),

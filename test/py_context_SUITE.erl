@@ -32,6 +32,7 @@ all() ->
         stop_with_standby_workers,
         owner_killed_while_calls_run,
         owner_killed_with_a_full_queue,
+        stop_with_tens_of_thousands_waiting,
         started_by_a_process_that_dies,
         linked_exit_ends_it,
         default_context_is_restarted,
@@ -312,6 +313,25 @@ owner_killed_with_a_full_queue(_) ->
             {'DOWN', Monitor, process, Pid, Reason} -> ?assertEqual(normal, Reason)
         end
      || {Pid, Monitor} <- Callers
+    ].
+
+%% Too many to be answered in one go; another context goes on meanwhile.
+stop_with_tens_of_thousands_waiting(_) ->
+    [
+        begin
+            C = py_test_lib:context(#{threads => 1, max_queue => infinity}),
+            ok = py:exec(C, <<"def forever():\n    while True: pass">>),
+            Running = py:spawn_call(C, '__main__', forever, []),
+            py_test_lib:running({C, 1}),
+            Waiting = [py:spawn_call(C, builtins, abs, [1]) || _ <- lists:seq(1, 30000)],
+            Casts = [py:cast(C, builtins, abs, [1]) || _ <- lists:seq(1, 100)],
+            ?assertEqual([ok], lists:usort(Casts)),
+            End(C),
+            {ok, 1} = py:call(builtins, abs, [-1]),
+            [{error, stopped} = py:await(R) || R <- [Running | Waiting]],
+            {error, noproc} = py:call(C, builtins, abs, [1])
+        end
+     || End <- [fun py_context:stop/1, fun(C) -> end_it(C, kill) end]
     ].
 
 started_by_a_process_that_dies(_) ->
