@@ -5,21 +5,14 @@ from __future__ import annotations
 import array
 import collections
 import copy
-import dataclasses
-import datetime
-import decimal
-import enum
 import fractions
 import gc
 import json
-import pathlib
 import pickle
 import sys
 import threading
 import uuid
 import weakref
-import zoneinfo
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,8 +22,8 @@ from hypothesis import strategies as st
 if "_erlang" not in sys.builtin_module_names:
     pytest.skip("inside the BEAM only", allow_module_level=True)
 
-import _erlang
-import erlang
+from _conversion import Probe
+
 from _erlang import roundtrip, term_text
 from erlang import Atom, BitString, Buffer, ImproperList
 
@@ -111,76 +104,6 @@ def test_bitstrings(data: bytes, cut: int) -> None:
 def test_powers_of_two_and_their_neighbours(power: int, negative: bool, off: int) -> None:
     value = (-1 if negative else 1) * (2**power) + off
     assert roundtrip(value) == value
-
-
-def zones() -> st.SearchStrategy[datetime.tzinfo]:
-    offsets = st.timedeltas(datetime.timedelta(hours=-23), datetime.timedelta(hours=23))
-    return st.one_of(
-        st.just(datetime.UTC),
-        st.builds(datetime.timezone, offsets),
-        st.builds(datetime.timezone, offsets, TEXT),
-        st.sampled_from(["Europe/Paris", "UTC", "America/New_York"]).map(zoneinfo.ZoneInfo),
-    )
-
-
-class Color(enum.Enum):
-    RED = 1
-    BLUE = "b"
-
-
-class Perm(enum.Flag):
-    R = 4
-    W = 2
-
-
-CODECS = st.one_of(
-    st.dates(),
-    st.times(timezones=st.one_of(st.none(), zones())),
-    st.datetimes(timezones=st.one_of(st.none(), zones())),
-    st.timedeltas(),
-    st.decimals(),
-    st.uuids(),
-    st.complex_numbers(),
-    st.fractions(),
-    st.sampled_from([Color.RED, Color.BLUE, Perm.R, Perm.R | Perm.W, Perm(0)]),
-    st.sampled_from([pathlib.Path("/a/b"), pathlib.PurePosixPath("x"), pathlib.PureWindowsPath("c:\\x")]),
-)  # fmt: skip
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.one_of(CODECS, st.lists(CODECS, max_size=3)))
-def test_built_in_codecs_are_reversible(value: Any) -> None:
-    for flags in (0, BYTES):
-        back = roundtrip(value, flags)
-        assert repr(back) == repr(value)
-
-
-def test_fold_and_zone_survive() -> None:
-    paris = zoneinfo.ZoneInfo("Europe/Paris")
-    value = datetime.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=paris)
-    back = roundtrip(value)
-    assert (back, back.fold, back.tzinfo, back.utcoffset()) == (value, 1, paris, datetime.timedelta(hours=1))
-    with pytest.raises(zoneinfo.ZoneInfoNotFoundError):
-        roundtrip((Atom("py_datetime"), ((2026, 1, 1), (0, 0, 0)), 0, (Atom("zone"), 0, "No/Where")))
-
-
-def test_decimal_contexts_do_not_round() -> None:
-    with decimal.localcontext(decimal.Context(prec=3)):
-        value = decimal.Decimal("1.23456789012345678901234567890e-400")
-        assert roundtrip(value).as_tuple() == value.as_tuple()
-
-
-def test_path_that_is_no_text() -> None:
-    value = pathlib.Path("/tmp/\udcff")
-    assert roundtrip(value) == value
-    assert term_text(value) == "{py_path,<<47,116,109,112,47,255>>}"
-
-
-def test_enum_of_a_function_comes_back_while_it_lives() -> None:
-    class Local(enum.Enum):
-        A = 1
-
-    assert roundtrip(Local.A) is Local.A
 
 
 @pytest.mark.parametrize(
@@ -273,10 +196,6 @@ def test_bitstring_and_improper_list_objects() -> None:
     assert died() is None
 
 
-class Probe:
-    pass
-
-
 @pytest.mark.parametrize("size", [0, 1, 1000, 40_000, 1_000_000])
 def test_buffer(size: int) -> None:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
@@ -355,228 +274,6 @@ def test_keys_of_many_maps() -> None:
     assert roundtrip([{f"{n}": n, "x" * (n % 7): 1} for n in range(2000)]) == [
         {f"{n}": n, "x" * (n % 7): 1} for n in range(2000)
     ]
-
-
-class FreshKeys:
-    pass
-
-
-def test_keys_of_dicts_made_while_converting() -> None:
-    @registered(FreshKeys)
-    def encode(value: FreshKeys) -> Any:
-        return {"".join(["k", str(id(value) % 1000)]): 1}
-
-    with encode:
-        values = [FreshKeys() for _ in range(1000)]
-        assert roundtrip(values) == [{f"k{id(v) % 1000}": 1} for v in values]
-
-
-class registered:
-    """An encoder for the length of a with statement."""
-
-    def __init__(self, cls: type) -> None:
-        self.cls = cls
-
-    def __call__(self, function: Callable[[Any], Any]) -> registered:
-        self.function = function
-        return self
-
-    def __enter__(self) -> None:
-        erlang.register_encoder(self.cls, self.function)
-
-    def __exit__(self, *exc: object) -> None:
-        erlang.register_encoder(self.cls, None)
-
-
-class Base:
-    pass
-
-
-class Derived(Base):
-    pass
-
-
-def test_encoders_follow_the_mro_and_may_decline() -> None:
-    with registered(Base)(lambda v: "base"):
-        assert roundtrip([Base(), Derived()]) == ["base", "base"]
-        with registered(Derived)(lambda v: NotImplemented):
-            value = Derived()
-            assert roundtrip(value) is value
-        assert roundtrip(Derived()) == "base"
-    value = Derived()
-    assert roundtrip(value) is value
-
-
-def test_encoders_of_subclasses_of_plain_types() -> None:
-    class Secret(str):
-        __slots__ = ()
-
-    with registered(Secret)(lambda v: "***"):
-        assert roundtrip([Secret("x"), "x"]) == ["***", "x"]
-    assert roundtrip(Secret("x")) == "x"
-    for cls in (int, str, dict, type(None), Atom, Buffer):
-        with pytest.raises(TypeError, match="fixed"):
-            erlang.register_encoder(cls, repr)
-
-
-def test_a_subclass_of_a_codec_type_is_not_cut_down() -> None:
-    class Stamp(datetime.datetime):
-        nanosecond = 7
-
-    value = Stamp(2026, 1, 1)
-    assert roundtrip(value) is value
-
-
-@dataclasses.dataclass(slots=True)
-class Slotted:
-    ok: int
-    never_an_atom_of_any_kind: Any = None
-
-
-def test_dataclass_fields_are_atoms_that_exist() -> None:
-    back = roundtrip(Slotted(1, [Slotted(2)]))
-    assert back == {"ok": 1, "never_an_atom_of_any_kind": [{"ok": 2, "never_an_atom_of_any_kind": None}]}
-    assert [type(k) for k in back] == [Atom, str] or {type(k) for k in back} == {Atom, str}
-    assert roundtrip(Slotted) is Slotted
-
-
-class Rows(collections.abc.Mapping[str, int]):
-    """A Mapping whose items() repeats a key when told so."""
-
-    def __init__(self, keys: list[str]) -> None:
-        self.names = keys
-
-    def __getitem__(self, key: str) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-def test_mappings() -> None:
-    assert roundtrip(Rows(["a", "b"])) == {"a": 1, "b": 1}
-    with pytest.raises(ValueError, match="twice"):
-        roundtrip(Rows(["a", "a"]))
-
-
-def deep(wrap: Callable[[Any], Any], depth: int) -> Any:
-    value: Any = 1
-    for _ in range(depth):
-        value = wrap(value)
-    return value
-
-
-WRAPS: list[Callable[[Any], Any]] = [
-    lambda v: [v], lambda v: (v,), lambda v: {1: v}, lambda v: ImproperList([v], 1),
-    lambda v: collections.OrderedDict(x=v), lambda v: frozenset([v]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("wrap", WRAPS)
-def test_depth(wrap: Callable[[Any], Any]) -> None:
-    roundtrip(deep(wrap, 900)) if wrap is not WRAPS[5] else term_text(deep(wrap, 900))
-    with pytest.raises(RecursionError, match="1000 levels"):
-        roundtrip(deep(wrap, 1001))
-    with pytest.raises(RecursionError):
-        roundtrip(deep(wrap, 50_000))
-
-
-@pytest.mark.parametrize("kilobytes", [256, 512, 1024])
-@pytest.mark.parametrize("limit", [1000, 10_000])
-def test_depth_from_a_small_thread(kilobytes: int, limit: int) -> None:
-    caught: list[int] = []
-    # made and dropped here: to drop nested objects takes CPython much stack, too
-    values = [deep(wrap, depth) for depth in (30, limit - 1, 50_000) for wrap in WRAPS[:-1]]
-
-    def run() -> None:
-        for value in values:
-            try:
-                roundtrip(value)
-                caught.append(0)
-            except RecursionError:
-                caught.append(1)
-
-    erlang.set_conversion_limits(depth=limit)
-    threading.stack_size(kilobytes * 1024)
-    try:
-        thread = threading.Thread(target=run)
-        thread.start()
-    finally:
-        threading.stack_size(0)
-        thread.join()
-        erlang.set_conversion_limits()
-    wraps = len(WRAPS) - 1
-    assert (caught[:wraps], caught[-wraps:], len(caught)) == ([0] * wraps, [1] * wraps, 3 * wraps)
-
-
-def test_cycles_say_so() -> None:
-    direct: list[Any] = []
-    direct.append(direct)
-    through: dict[int, Any] = {}
-    through[1] = [({2: through},)]
-    for value in (direct, through):
-        with pytest.raises(ValueError, match="contains itself"):
-            roundtrip(value)
-
-
-def test_size_limit() -> None:
-    try:
-        _erlang._set_limits(100, 1000)
-        for value in ([0] * 1001, (0,) * 1001, {n: n for n in range(600)}, [[0] * 100] * 11, set(range(1001))):
-            with pytest.raises(ValueError, match="1000 items"):
-                roundtrip(value)
-        with pytest.raises(RecursionError, match="100 levels"):
-            roundtrip(deep(lambda v: [v], 101))
-    finally:
-        _erlang._set_limits(1000, 0)
-    for depth, items in ((0, 0), (10**6, 0), (10, -1)):
-        with pytest.raises(ValueError, match="depth"):
-            _erlang._set_limits(depth, items)
-
-
-def test_errors_on_the_way_leak_nothing() -> None:
-    class Fails:
-        pass
-
-    probe = Probe()
-    alive = weakref.ref(probe)
-    with registered(Fails)(lambda v: 1 / 0):
-        for value in (
-            [probe, Fails()],
-            {1: probe, 2: Fails()},
-            {probe: Fails()},
-            (probe, {3: [Fails()]}),
-            {Fails(), probe},
-        ):
-            with pytest.raises(ZeroDivisionError):
-                roundtrip(value)
-        del value
-    before = sys.getrefcount(probe)
-    with pytest.raises(UnicodeEncodeError):
-        roundtrip([probe, {1: probe, 2: "\ud800"}])
-    gc.collect()
-    assert sys.getrefcount(probe) <= before + 2  # a ref may still wait for its destructor
-    del probe
-    assert alive is not None
-
-
-def test_reference_counts_stay() -> None:
-    values: list[Any] = [[1, "a", b"\xff", 2.5], {"k": (None, True)}, {1, 2}, ImproperList([1], "x"), 2**100]
-    for value in values:
-        roundtrip(value)
-        before = sys.getrefcount(value)
-        for _ in range(100):
-            roundtrip(value)
-        assert sys.getrefcount(value) == before
-    gc.collect()
-    blocks = sys.getallocatedblocks()
-    for _ in range(2000):
-        roundtrip(values)
-    gc.collect()
-    assert sys.getallocatedblocks() - blocks < 200
 
 
 def test_stdlib_values() -> None:
