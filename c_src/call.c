@@ -7,6 +7,7 @@
 #include "convert.h"
 #include "interpreter.h"
 #include "request.h"
+#include "source.h"
 #include "state.h"
 #include "worker.h"
 
@@ -92,9 +93,7 @@ void py_call_clear(py_state *st)
     st->call.names = NULL;
 }
 
-/* An atom or UTF-8 binary as an exact str. That of an atom is interned; binaries are without end, and 3.12 keeps what
- * is interned for good. */
-static PyObject *name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const char *what)
+PyObject *py_call_name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const char *what)
 {
     char latin1[256];
     int len;
@@ -143,10 +142,10 @@ static int call_names(py_state *st, py_request *req, PyObject *out[2])
             return dotted;
         }
     }
-    if ((out[0] = name_of(st, req->arg_env, req->target, "module")) == NULL) {
+    if ((out[0] = py_call_name_of(st, req->arg_env, req->target, "module")) == NULL) {
         return -1;
     }
-    if ((out[1] = name_of(st, req->arg_env, req->function, "function")) == NULL) {
+    if ((out[1] = py_call_name_of(st, req->arg_env, req->function, "function")) == NULL) {
         Py_CLEAR(out[0]);
         return -1;
     }
@@ -279,7 +278,7 @@ PyObject *py_call_target(py_context *context, py_request *req)
         if (object == NULL) {
             return NULL;
         }
-        name = name_of(st, req->arg_env, req->function, "method");
+        name = py_call_name_of(st, req->arg_env, req->function, "method");
         if (name != NULL) {
             found = dotted_attribute(object, name);
             Py_DECREF(name);
@@ -299,7 +298,7 @@ PyObject *py_call_target(py_context *context, py_request *req)
 
 /* ---- arguments ---- */
 
-static unsigned conv_flags(py_context *context, py_request *req)
+unsigned py_call_conv_flags(py_context *context, py_request *req)
 {
     return context->conv_flags | (req->flags & PY_REQ_BYTES ? (unsigned)PY_CONV_BYTES : 0u);
 }
@@ -326,7 +325,7 @@ static int refuse_same_names(PyObject *names)
 static int convert_args(py_context *context, py_request *req, PyObject **args, unsigned n, PyObject **kwnames)
 {
     py_state *st = context->interp->state;
-    unsigned flags = conv_flags(context, req), i = 0;
+    unsigned flags = py_call_conv_flags(context, req), i = 0;
     ERL_NIF_TERM head, key, tail = req->args;
     ErlNifMapIterator it;
     size_t size = 0, atoms = 0;
@@ -348,7 +347,7 @@ static int convert_args(py_context *context, py_request *req, PyObject **args, u
     }
     enif_map_iterator_create(req->arg_env, req->kwargs, &it, ERL_NIF_MAP_ITERATOR_FIRST);
     for (; enif_map_iterator_get_pair(req->arg_env, &it, &key, &head); enif_map_iterator_next(req->arg_env, &it)) {
-        name = name_of(st, req->arg_env, key, "keyword");
+        name = py_call_name_of(st, req->arg_env, key, "keyword");
         if (name == NULL) {
             rc = -1;
             break;
@@ -414,76 +413,6 @@ PyObject *py_call_apply(py_context *context, py_request *req, PyObject *callable
     return result;
 }
 
-/* ---- source ---- */
-
-/* Adds the pairs of the request's map of names to `globals`. */
-static int add_names(py_context *context, py_request *req, PyObject *globals)
-{
-    py_state *st = context->interp->state;
-    unsigned flags = conv_flags(context, req);
-    ErlNifMapIterator it;
-    ERL_NIF_TERM key, value;
-    int rc = 0;
-
-    if (!enif_map_iterator_create(req->arg_env, req->args, &it, ERL_NIF_MAP_ITERATOR_FIRST)) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (; rc == 0 && enif_map_iterator_get_pair(req->arg_env, &it, &key, &value);
-         enif_map_iterator_next(req->arg_env, &it)) {
-        PyObject *name = name_of(st, req->arg_env, key, "a name of eval");
-        PyObject *object = name == NULL ? NULL : py_term_to_py(st, req->arg_env, value, flags);
-        rc = object == NULL ? -1 : PyDict_SetItem(globals, name, object);
-        Py_XDECREF(object);
-        Py_XDECREF(name);
-    }
-    enif_map_iterator_destroy(req->arg_env, &it);
-    return rc;
-}
-
-static PyObject *run_source(py_context *context, py_request *req)
-{
-    PyObject *main = PyModule_GetDict(context->main), *globals = NULL, *code = NULL, *result = NULL;
-    bool eval = req->op == PY_OP_EVAL;
-    ErlNifBinary source;
-    char *text = NULL;
-    size_t skip = 0;
-
-    if (!enif_inspect_iolist_as_binary(req->arg_env, req->target, &source)) {
-        PyErr_SetString(PyExc_TypeError, "source must be a binary or a string");
-        return NULL;
-    }
-    if (memchr(source.data, 0, source.size) != NULL) {
-        PyErr_SetString(PyExc_SyntaxError, "source code cannot contain null bytes");
-        return NULL;
-    }
-    if ((text = PyMem_Malloc(source.size + 1)) == NULL) {
-        return PyErr_NoMemory();
-    }
-    memcpy(text, source.data, source.size);
-    text[source.size] = '\0';
-    globals = Py_NewRef(main);
-    if (enif_is_map(req->arg_env, req->args)) { /* names for this expression only: every scope in it sees them */
-        Py_SETREF(globals, PyDict_Copy(main));
-        if (globals == NULL || add_names(context, req, globals) < 0) {
-            goto done;
-        }
-    }
-    while (eval && (text[skip] == ' ' || text[skip] == '\t')) { /* as Python's own eval does */
-        skip++;
-    }
-    code = Py_CompileString(text + skip, eval ? "<eval>" : "<exec>", eval ? Py_eval_input : Py_file_input);
-    py_request_drop_bulk(req);
-    if (code != NULL) {
-        result = PyEval_EvalCode(code, globals, globals);
-    }
-done:
-    PyMem_Free(text);
-    Py_XDECREF(code);
-    Py_XDECREF(globals);
-    return result;
-}
-
 /* ---- requests ---- */
 
 ERL_NIF_TERM py_call_error(py_state *st, py_request *req, ErlNifEnv *env)
@@ -529,7 +458,7 @@ PyObject *py_call_value(py_context *context, py_request *req)
         return PyErr_NoMemory();
     }
     if (req->op != PY_OP_CALL) {
-        return run_source(context, req);
+        return py_source_run(context, req);
     }
     callable = py_call_target(context, req);
     if (callable != NULL) {

@@ -33,6 +33,13 @@ ERL_NIF_TERM py_call_run(py_context *context, py_request *req, ErlNifEnv *env, P
 /* What the request calls or evaluates: a new reference, or NULL with an exception. */
 PyObject *py_call_value(py_context *context, py_request *req);
 
+/* An atom or UTF-8 binary as an exact str. That of an atom is interned; binaries are without end, and 3.12 keeps what
+ * is interned for good. */
+PyObject *py_call_name_of(py_state *st, ErlNifEnv *env, ERL_NIF_TERM term, const char *what);
+
+/* How the terms of the request are converted. */
+unsigned py_call_conv_flags(py_context *context, py_request *req);
+
 /* The pieces, for whoever runs requests elsewhere (the loop). New references, or NULL with an exception.
  * py_call_target: the callable that the request names. py_call_apply: calls it with the request's arguments. */
 PyObject *py_call_target(py_context *context, py_request *req);

@@ -9,6 +9,7 @@
     P(types)                                                                                                           \
     P(ref)                                                                                                             \
     P(call)                                                                                                            \
+    P(source)                                                                                                          \
     P(output)                                                                                                          \
     P(channel)                                                                                                         \
     P(origin)                                                                                                          \

@@ -22,6 +22,7 @@
 #include "output.h"
 #include "poller_nif.h"
 #include "ref.h"
+#include "source.h"
 #include "stream.h"
 #include "trace.h"
 #include "types.h"
@@ -33,6 +34,7 @@ struct py_state {
     py_exception_part exception;
     py_ref_part ref;
     py_call_part call;
+    py_source_part source;
     py_output_part output;
     py_trace_part trace;
     py_origin_part origin;

@@ -26,6 +26,7 @@ all() ->
         eval_with_and_without_names,
         eval_names_are_binaries_too,
         eval_with_leading_space,
+        source_that_comes_again,
         exec_defines_for_all_processes,
         exec_of_several_lines_and_errors,
         cast_runs_without_reply,
@@ -191,6 +192,27 @@ eval_with_and_without_names(_) ->
     {error, {'SyntaxError', _}} = py:eval(<<"1 ", 0, " 2">>),
     {error, {'SyntaxError', _}} = py:eval(<<"'", 255, "'">>),
     {ok, <<"été"/utf8>>} = py:eval(<<"'été'"/utf8>>).
+
+%% What is compiled once is not computed once, and sources do not take one another's place.
+source_that_comes_again(_) ->
+    [
+        begin
+            ok = py:exec(["again = ", integer_to_binary(N rem 3)]),
+            Expected = N rem 3,
+            {ok, Expected} = py:eval(<<"again">>),
+            {ok, N} = py:eval(<<"again">>, #{again => N}),
+            ok = py:exec(<<"again">>),
+            {ok, [Expected]} = py:eval(["[again", lists:duplicate(2000, $\s), "]"]),
+            {ok, N} = py:eval(integer_to_binary(N))
+        end
+     || N <- lists:seq(1, 1500)
+    ],
+    {error, {'SyntaxError', _}} = py:eval(<<"again = 1">>),
+    {error, {'SyntaxError', _}} = py:eval(<<"again = 1">>),
+    {ok, One} = py:eval(<<"lambda: again">>),
+    {ok, Two} = py:eval(<<"lambda: again">>, #{again => two}),
+    {ok, 0} = py:call_method(One, '__call__', []),
+    {ok, two} = py:call_method(Two, '__call__', []).
 
 eval_names_are_binaries_too(_) ->
     {ok, 3} = py:eval(<<"x + y">>, #{<<"x">> => 1, y => 2}),
