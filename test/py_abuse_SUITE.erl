@@ -119,7 +119,9 @@ depth_of_100000_into_python(_) ->
     Nest = fun(Wrap) -> lists:foldl(fun(_, Inner) -> Wrap(Inner) end, [], lists:seq(1, 100000)) end,
     [
         ?assertMatch({error, {'RecursionError', _}}, py:call(builtins, id, [Nest(Wrap)]))
-     || Wrap <- [fun(T) -> [T] end, fun(T) -> {T} end, fun(T) -> #{1 => T} end, fun(T) -> #{T => 1} end, fun(T) -> [T | 1] end]
+     || Wrap <- [
+            fun(T) -> [T] end, fun(T) -> {T} end, fun(T) -> [T | 1] end, fun(T) -> #{1 => T} end, fun(T) -> #{T => 1} end
+        ]
     ],
     {error, {'RecursionError', _}} = py:eval(<<"x">>, #{x => Nest(fun(T) -> [T] end)}).
 
@@ -282,8 +284,9 @@ exception_group_and_chain(_) ->
         "def noted():\n"
         "    e = ValueError('v'); e.add_note('n1'); e.add_note('n2'); raise e\n"
     >>),
-    {error, {'ExceptionGroup', #{exceptions := [{'ValueError', _}, {'ExceptionGroup', #{exceptions := [{'KeyError', _}]}}]}}} =
+    {error, {'ExceptionGroup', #{exceptions := [{'ValueError', _}, {'ExceptionGroup', Inner}]}}} =
         py:call('__main__', group, []),
+    #{exceptions := [{'KeyError', _}]} = Inner,
     {error, {'ValueError', #{cause := {'ZeroDivisionError', _}}}} = py:call('__main__', chain, []),
     {error, {'ValueError', #{context := {'ZeroDivisionError', _}}}} = py:call('__main__', context, []),
     {error, {'ValueError', #{notes := [<<"n1">>, <<"n2">>]}}} = py:call('__main__', noted, []).
@@ -304,7 +307,11 @@ chain_that_meets_itself(_) ->
     {error, {'ValueError', #{message := <<"99999">>}}} = py:call('__main__', long, []).
 
 recursion_error(_) ->
-    ok = py:exec(<<"def down(n): return down(n + 1)\nclass R:\n    def __getattr__(self, n): return getattr(self, n + 'x')\n">>),
+    ok = py:exec(<<
+        "def down(n): return down(n + 1)\n"
+        "class R:\n"
+        "    def __getattr__(self, n): return getattr(self, n + 'x')\n"
+    >>),
     {error, {'RecursionError', #{traceback := T}}} = py:call('__main__', down, [0]),
     ?assert(length(T) =< 101),
     {error, {'RecursionError', _}} = py:eval(<<"R().x">>),

@@ -90,7 +90,8 @@ restart_after_an_atexit_callback_that_hangs(_) ->
 
 stop_answers_every_caller(_) ->
     ok = py:exec(<<"def forever():\n    while True: pass">>),
-    Callers = [spawn_monitor(fun() -> exit({got, py:call('__main__', forever, [], #{}, infinity)}) end) || _ <- lists:seq(1, 100)],
+    Call = fun() -> exit({got, py:call('__main__', forever, [], #{}, infinity)}) end,
+    Callers = [spawn_monitor(Call) || _ <- lists:seq(1, 100)],
     py_test_lib:eventually(fun() ->
         #{queued := Queued, running := Running} = py_context:info(py:context()),
         100 = Queued + length(Running)
@@ -110,7 +111,10 @@ extension_modules_find_libpython(_) ->
     {ok, _} = py:call(importlib, import_module, [asyncio]),
     [
         ?assertMatch({ok, _}, py:call(importlib, import_module, [M]), M)
-     || M <- ['_ssl', '_sqlite3', '_ctypes', '_decimal', asyncio, '_asyncio', '_socket', '_json', '_hashlib', '_lzma', '_bz2']
+     || M <- [
+            '_ssl', '_sqlite3', '_ctypes', '_decimal', asyncio, '_asyncio', '_socket', '_json', '_hashlib', '_lzma',
+            '_bz2'
+        ]
     ],
     {ok, <<"3.30">>} = py:eval(<<"str(__import__('decimal').Decimal('1.10') * 3)">>),
     {ok, 42} = py:eval(<<"__import__('sqlite3').connect(':memory:').execute('select 42').fetchone()[0]">>),

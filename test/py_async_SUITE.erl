@@ -458,7 +458,8 @@ many_callers(_) ->
     [?assertEqual(20, length(R)) || R <- Results].
 
 callers_killed_by_the_hundred(_) ->
-    Pids = [spawn(fun() -> py:async_await(py:async_call(async_fixture, forever, []), infinity) end) || _ <- lists:seq(1, 500)],
+    Call = fun() -> py:async_await(py:async_call(async_fixture, forever, []), infinity) end,
+    Pids = [spawn(Call) || _ <- lists:seq(1, 500)],
     py_test_lib:eventually(fun() -> 500 = length([S || <<"began">> = S <- seen()]) end),
     [exit(P, kill) || P <- Pids],
     py_test_lib:eventually(fun() -> 500 = length([S || <<"finally">> = S <- seen()]) end),

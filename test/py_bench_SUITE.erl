@@ -72,4 +72,5 @@ a_wrong_answer_fails_the_bench(_Config) ->
         end.
 
 the_table_shows_all_magnitudes(_Config) ->
-    ok = py_unified_bench:table([{<<"ns">>, [[5.0e-8]]}, {<<"us">>, [[5.0e-6]]}, {<<"ms">>, [[0.5]]}, {<<"x_unfairness">>, [[1.5]]}], []).
+    Rows = [{<<"ns">>, [[5.0e-8]]}, {<<"us">>, [[5.0e-6]]}, {<<"ms">>, [[0.5]]}, {<<"x_unfairness">>, [[1.5]]}],
+    ok = py_unified_bench:table(Rows, []).

@@ -1,5 +1,5 @@
-%% Events from Erlang to a loop, for py_unified_bench: posted in batches, as results of an event process, and a stream with
-%% credit. A rate ends when Python has handled the last one.
+%% Events from Erlang to a loop, for py_unified_bench: posted in batches, as results of an event process, and a stream
+%% with credit. A rate ends when Python has handled the last one.
 -module(py_bench_async).
 
 -export([benches/0]).

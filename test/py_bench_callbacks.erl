@@ -1,5 +1,5 @@
-%% Python to Erlang, for py_unified_bench: callbacks, messages, channels, shared state. The rates are of Python's own clock, or
-%% Erlang's where Erlang receives.
+%% Python to Erlang, for py_unified_bench: callbacks, messages, channels, shared state. The rates are of Python's own
+%% clock, or Erlang's where Erlang receives.
 -module(py_bench_callbacks).
 
 -export([benches/0]).

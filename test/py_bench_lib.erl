@@ -1,5 +1,5 @@
-%% Sampling and statistics for the benches. A case is #{name, run}; run() does the work once, checks its answers and gives
-%% seconds for one operation, or #{Suffix => Seconds} for several figures of one run (percentiles).
+%% Sampling and statistics for the benches. A case is #{name, run}; run() does the work once, checks its answers and
+%% gives seconds for one operation, or #{Suffix => Seconds} for several figures of one run (percentiles).
 -module(py_bench_lib).
 
 -export([measure/3]).
@@ -53,7 +53,8 @@ per_op(N, Fun) ->
     _ = Fun(),
     seconds(erlang:monotonic_time() - Start) / N.
 
-%% Runs Fun in Count processes at once; they start together. Gives seconds until the last is done, and how long each took.
+%% Runs Fun in Count processes at once; they start together. Gives seconds until the last is done, and how long each
+%% took.
 -spec in_parallel(pos_integer(), fun(() -> term())) -> {float(), [float()]}.
 in_parallel(Count, Fun) ->
     Self = self(),

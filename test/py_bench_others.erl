@@ -1,5 +1,5 @@
-%% The alternatives, where they are at hand: ErlPort, a worker on a port that speaks JSON, an HTTP call to uvicorn. What is
-%% not there is skipped by name.
+%% The alternatives, where they are at hand: ErlPort, a worker on a port that speaks JSON, an HTTP call to uvicorn. What
+%% is not there is skipped by name.
 -module(py_bench_others).
 
 -export([benches/0]).

@@ -380,7 +380,8 @@ half_imported_module_is_waited_for(Config) ->
         "half_gate.go.wait(60)\n"
         "LATE = 'whole'\n"
         "def g(): return LATE\n"),
-    Gate = py_test_lib:module(Config, "half_gate", "import threading\nentered = threading.Event()\ngo = threading.Event()\n"),
+    Gate = py_test_lib:module(Config, "half_gate",
+        "import threading\nentered = threading.Event()\ngo = threading.Event()\n"),
     {ok, _} = py:call(Gate, 'go.is_set', []),
     First = py:spawn_call(M, f, []),
     {ok, true} = py:call(Gate, 'entered.wait', [60]),
@@ -429,7 +430,8 @@ stacks_while_running(_) ->
     py_test_lib:eventually(fun() ->
         {ok, Stacks} = py:stacks(),
         Lines = [L || {_, Ls} <- Stacks, L <- Ls],
-        [true = lists:any(fun(L) -> binary:match(L, F) =/= nomatch end, Lines) || F <- [<<"waits_here">>, <<"spins_here">>]]
+        Functions = [<<"waits_here">>, <<"spins_here">>],
+        [true = lists:any(fun(L) -> binary:match(L, F) =/= nomatch end, Lines) || F <- Functions]
     end),
     #{running := Running} = py_context:info(py:context()),
     Self = self(),

@@ -1,5 +1,5 @@
-% Chains, Erlang -> Python -> Erlang -> Python and so on: to any depth on one thread, many at once, cancelled, interrupted
-% and timed out at every point, and what would be a deadlock refused.
+% Chains, Erlang -> Python -> Erlang -> Python and so on: to any depth on one thread, many at once, cancelled,
+% interrupted and timed out at every point, and what would be a deadlock refused.
 -module(py_chain_SUITE).
 
 -import(py_callback_SUITE, [source/0, unwrap/1, context/1, run/3, hanging/0, dead/1]).

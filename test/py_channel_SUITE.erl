@@ -212,7 +212,8 @@ many_producers_and_consumers(Config) ->
         "    ch.close()\n"
     >>),
     Ref = start(Config, crowd, [Ch, 8]),
-    Producers = [spawn_monitor(fun() -> [ok = py_channel:send(Ch, {P, I}) || I <- lists:seq(1, 500)] end) || P <- lists:seq(1, 8)],
+    Produce = fun(P) -> fun() -> [ok = py_channel:send(Ch, {P, I}) || I <- lists:seq(1, 500)] end end,
+    Producers = [spawn_monitor(Produce(P)) || P <- lists:seq(1, 8)],
     Tester = self(),
     Consumers = [spawn_link(fun() -> Tester ! {self(), drain(Ch)} end) || _ <- lists:seq(1, 4)],
     _ = [receive {'DOWN', M, process, P, normal} -> ok end || {P, M} <- Producers],

@@ -114,10 +114,11 @@ option_sys_path_and_preload(Config) ->
     ok = file:write_file(filename:join(Dir, "of_the_path.py"), "x = 7\n"),
     C = py_test_lib:context(#{sys_path => [Dir], preload => [of_the_path, <<"json">>]}),
     {ok, 7} = py:eval(C, <<"__import__('sys').modules['of_the_path'].x">>),
-    {ok, [_]} = py:eval(C, <<"[p for p in __import__('sys').path if p == d]">>, #{d => unicode:characters_to_binary(Dir)}),
+    Named = <<"[p for p in __import__('sys').path if p == d]">>,
+    {ok, [_]} = py:eval(C, Named, #{d => unicode:characters_to_binary(Dir)}),
     %% once is enough
     D = py_test_lib:context(#{sys_path => [unicode:characters_to_binary(Dir)]}),
-    {ok, [_]} = py:eval(D, <<"[p for p in __import__('sys').path if p == d]">>, #{d => unicode:characters_to_binary(Dir)}),
+    {ok, [_]} = py:eval(D, Named, #{d => unicode:characters_to_binary(Dir)}),
     [py_context:stop(P) || P <- [C, D]].
 
 option_preload_with_binaries_as_bytes(Config) ->

@@ -1,5 +1,5 @@
-%% Deadlines, interrupts, cancels and the death of callers: the Python really stops, only the request that was meant, and
-%% every request has exactly one answer.
+%% Deadlines, interrupts, cancels and the death of callers: the Python really stops, only the request that was meant,
+%% and every request has exactly one answer.
 -module(py_deadline_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").
@@ -168,8 +168,8 @@ interrupt_of_an_idle_context_hits_nobody(Config) ->
      || I <- lists:seq(1, 200)
     ].
 
-%% Thousands of calls while interrupts fall on them at any moment: one that is hit says so, every other one is right, and
-%% none says so unless an interrupt was sent while it ran.
+%% Thousands of calls while interrupts fall on them at any moment: one that is hit says so, every other one is right,
+%% and none says so unless an interrupt was sent while it ran.
 interrupts_never_hit_the_next_request(Config) ->
     C = c(Config),
     Sender = spawn_link(fun() -> interrupt_often(C, 1) end),
@@ -299,7 +299,8 @@ no_late_reply_in_any_mailbox(Config) ->
 
 timeout_zero(Config) ->
     C = c(Config),
-    [{error, timeout} = py:call(C, '__main__', F, A, #{}, 0) || {F, A} <- [{forever, []}, {ident, [1]}], _ <- [1, 2, 3]],
+    Calls = [{forever, []}, {ident, [1]}],
+    [{error, timeout} = py:call(C, '__main__', F, A, #{}, 0) || {F, A} <- Calls, _ <- [1, 2, 3]],
     {error, timeout} = py:eval(C, <<"1">>, #{}, 0),
     {ok, 1} = py:call(C, '__main__', ident, [1]).
 

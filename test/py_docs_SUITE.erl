@@ -1,5 +1,6 @@
 %% Runs what the README and docs/*.md show. A block marked `erlang` is shell expressions, whose patterns must match; the
-%% bindings of a page last to its end. A block marked `python` is executed in the default context. Other marks are not run.
+%% bindings of a page last to its end. A block marked `python` is executed in the default context. Other marks are not
+%% run.
 -module(py_docs_SUITE).
 
 -include_lib("common_test/include/ct.hrl").

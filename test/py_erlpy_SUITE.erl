@@ -1,5 +1,5 @@
-%% priv/erlpy from outside: where it may lie, what it finds, and that the emulator leaves no trace. How it behaves beside
-%% python is in python/tests/test_erlpy.py.
+%% priv/erlpy from outside: where it may lie, what it finds, and that the emulator leaves no trace. How it behaves
+%% beside python is in python/tests/test_erlpy.py.
 -module(py_erlpy_SUITE).
 
 -export([suite/0]).
@@ -109,7 +109,8 @@ erlang_code_beside_it(Config) ->
     {0, <<"42\n">>} = run(filename:join(Lib, "erlang_python/priv/erlpy"), ["-c", Code]).
 
 calls_erlang(_Config) ->
-    {0, <<"[3, 2, 1]\n">>} = run(erlpy(), ["-c", "import erlang; print(erlang.apply('lists', 'reverse', [[1, 2, 3]]))"]).
+    Code = "import erlang; print(erlang.apply('lists', 'reverse', [[1, 2, 3]]))",
+    {0, <<"[3, 2, 1]\n">>} = run(erlpy(), ["-c", Code]).
 
 %% What the program defines can be called from Erlang processes of the same VM.
 called_from_erlang(_Config) ->

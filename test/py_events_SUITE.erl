@@ -1,5 +1,5 @@
-%% What Erlang tells a loop: results for futures, sockets and programs that asyncio protocols speak over, and what becomes
-%% of them when one side ends.
+%% What Erlang tells a loop: results for futures, sockets and programs that asyncio protocols speak over, and what
+%% becomes of them when one side ends.
 -module(py_events_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").
@@ -418,7 +418,8 @@ datagrams(_) ->
 %% ---- programs ----
 
 program_of_an_erlang_port(_) ->
-    Port = open_port({spawn_executable, "/bin/sh"}, [{args, ["-c", "read line; echo got $line; exit 3"]}, binary, exit_status]),
+    Args = ["-c", "read line; echo got $line; exit 3"],
+    Port = open_port({spawn_executable, "/bin/sh"}, [{args, Args}, binary, exit_status]),
     ok = py_event_loop_proc:attach(events(), Port, {events_fixture, 'Program', []}),
     {ok, none} = run(say, [<<"hello\n">>]),
     {ok, [<<"got hello\n">>, 3]} = run(ended, []),

@@ -1,5 +1,6 @@
-%% The promise of the queue, against random use: whatever is submitted, cancelled, interrupted, stopped and killed, every
-%% request that was taken is answered exactly once, with an answer that its history allows, and nothing stays behind.
+%% The promise of the queue, against random use: whatever is submitted, cancelled, interrupted, stopped and killed,
+%% every request that was taken is answered exactly once, with an answer that its history allows, and nothing stays
+%% behind.
 -module(py_model_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").

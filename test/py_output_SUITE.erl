@@ -224,7 +224,8 @@ records_carry_level_place_and_metadata(_Config) ->
             "except ZeroDivisionError: logging.getLogger('shop').exception('failed')\n"
         >>)
     end),
-    #{level := warning, meta := #{python_logger := <<"shop">>, line := 3, python_function := <<"f">>, pid := Self}} = Warning,
+    #{level := warning, meta := #{python_logger := <<"shop">>, line := 3, python_function := <<"f">>, pid := Self}} =
+        Warning,
     #{meta := #{file := <<"<exec>">>, extra := #{<<"item">> := <<"'tea'">>}, time := Time}} = Warning,
     true = abs(erlang:system_time(microsecond) - Time) < 60_000_000,
     <<"3 left">> = text(Warning),
@@ -257,7 +258,8 @@ warnings_and_lost_exceptions_are_logged(_Config) ->
             "t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()\n"
         >>)
     end),
-    [<<"py.warnings">>, <<"erlang.unraisable">>, <<"erlang.thread">>] = [Name || #{meta := #{python_logger := Name}} <- Events],
+    [<<"py.warnings">>, <<"erlang.unraisable">>, <<"erlang.thread">>] =
+        [Name || #{meta := #{python_logger := Name}} <- Events],
     [Warned, Unraisable, Thread] = [text(E) || E <- Events],
     {_, _} = binary:match(Warned, <<"old way">>),
     {_, _} = binary:match(Unraisable, <<"ValueError: in del">>),

@@ -261,11 +261,12 @@ subprocess_inherits_our_descriptors(_) ->
 import_on_many_threads_deadlocks(Config) ->
     Sources = [
         {"circle_" ++ integer_to_list(I),
-            ["import circle_", integer_to_list((I + 1) rem 8), "\nimport time\ntime.sleep(0.001)\ndef f(): return ", integer_to_list(I), "\n"]}
+            io_lib:format("import circle_~b\nimport time\ntime.sleep(0.001)\ndef f(): return ~b\n", [(I + 1) rem 8, I])}
      || I <- lists:seq(0, 7)
     ],
     [py_test_lib:module(Config, Name, Source) || {Name, Source} <- Sources],
-    Results = py_test_lib:parallel(64, fun(P) -> py:call(list_to_binary("circle_" ++ integer_to_list(P rem 8)), f, []) end),
+    Name = fun(P) -> list_to_binary("circle_" ++ integer_to_list(P rem 8)) end,
+    Results = py_test_lib:parallel(64, fun(P) -> py:call(Name(P), f, []) end),
     ?assertEqual([{ok, P rem 8} || P <- lists:seq(1, 64)], Results).
 
 reference_outlives_its_context(_) ->
@@ -292,8 +293,9 @@ reference_is_dropped_while_in_use(_) ->
     py_context:stop(C).
 
 dunder_getattr_of_the_package_breaks_introspection(_) ->
-    {ok, true} = py:eval(<<"not hasattr(__import__('erlang'), '__wrapped__') and not hasattr(__import__('erlang'), '__file_of_nobody__')">>),
-    {ok, _} = py:eval(<<"[__import__('inspect').unwrap(m) and None for m in list(__import__('sys').modules.values())]">>).
+    ok = py:exec(<<"import erlang, inspect, sys">>),
+    {ok, false} = py:eval(<<"hasattr(erlang, '__wrapped__') or hasattr(erlang, '__file_of_nobody__')">>),
+    {ok, _} = py:eval(<<"[inspect.unwrap(m) and None for m in list(sys.modules.values())]">>).
 
 embedded_null_cuts_a_string(_) ->
     {ok, <<"a", 0, "b">>} = py:call(builtins, str, [<<"a", 0, "b">>]),

@@ -68,7 +68,8 @@ calls_have_start_and_stop(_Config) ->
     {ok, 4.0} = py:call(math, sqrt, [16.0]),
     {#{monotonic_time := _, system_time := _}, #{operation := call, module := math, function := sqrt}} =
         event([erlang_python, call, start]),
-    {#{duration := D, queue_time := Q, run_time := R, gil_time := G}, #{module := math}} = event([erlang_python, call, stop]),
+    {#{duration := D, queue_time := Q, run_time := R, gil_time := G}, #{module := math}} =
+        event([erlang_python, call, stop]),
     true = lists:all(fun is_integer/1, [D, Q, R, G]),
     {ok, 2} = py:eval(<<"1 + 1">>),
     {_, #{operation := eval}} = event([erlang_python, call, stop]).
@@ -93,7 +94,8 @@ a_failed_call_is_an_exception(_Config) ->
 times_add_up(_Config) ->
     attach(),
     {ok, none} = py:call(time, sleep, [0.05]),
-    {#{duration := Duration, queue_time := Queue, run_time := Run, gil_time := Gil}, _} = event([erlang_python, call, stop]),
+    {#{duration := Duration, queue_time := Queue, run_time := Run, gil_time := Gil}, _} =
+        event([erlang_python, call, stop]),
     true = Run >= erlang:convert_time_unit(50, millisecond, native),
     true = Queue + Gil + Run =< Duration.
 
@@ -160,7 +162,8 @@ spans_nest_and_carry_their_traceparent(_Config) ->
         receive
             {trace, T} -> T
         end,
-    {#{duration := _}, #{name := <<"inner">>, traceparent := Inside, parent := Outer}} = event([erlang_python, span, stop]),
+    {#{duration := _}, #{name := <<"inner">>, traceparent := Inside, parent := Outer}} =
+        event([erlang_python, span, stop]),
     {_, #{name := <<"outer">>, traceparent := Outer, parent := ?TRACE, attributes := #{<<"rows">> := 3}}} =
         event([erlang_python, span, stop]),
     <<"00-0af7651916cd43dd8448eb211c80319c-", _:16/binary, "-01">> = Inside,

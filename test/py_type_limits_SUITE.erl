@@ -1,4 +1,5 @@
-%% What may not cross the border of types, and how much: keys that meet, cycles, what changes meanwhile, depth, size, atoms.
+%% What may not cross the border of types, and how much: keys that meet, cycles, what changes meanwhile, depth, size,
+%% atoms.
 -module(py_type_limits_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").

@@ -4,8 +4,8 @@
 %%     py_unified_bench:run_all(#{groups => [calls], samples => 5, vms => 3, json => "calls.json"}).
 %%     py_unified_bench:compare("old.json", "new.json").
 %%
-%% Each VM is a fresh peer: on a small machine one VM start differs from the next more than two samples in one VM do. A run
-%% fails when an answer is wrong. The JSON is pyperf's: a VM is one of its runs.
+%% Each VM is a fresh peer: on a small machine one VM start differs from the next more than two samples in one VM do. A
+%% run fails when an answer is wrong. The JSON is pyperf's: a VM is one of its runs.
 -module(py_unified_bench).
 
 -export([run_all/0]).
@@ -170,8 +170,8 @@ read_json(File) ->
      || #{<<"metadata">> := #{<<"name">> := Name}, <<"runs">> := Runs} <- Benchmarks
     ]).
 
-%% Prints how New differs from Old: the ratio of medians and whether it is significant (Mann-Whitney U, p < 0.05). Gives the
-%% significant ones, slower first.
+%% Prints how New differs from Old: the ratio of medians and whether it is significant (Mann-Whitney U, p < 0.05). Gives
+%% the significant ones, slower first.
 -spec compare(file:filename(), file:filename()) -> [{binary(), Ratio :: float()}].
 compare(OldFile, NewFile) ->
     Old = read_json(OldFile),
