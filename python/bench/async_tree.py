@@ -8,7 +8,8 @@ Every node awaits its six children, by gather or in a TaskGroup; the 46,656 leav
     cpu_io_mixed  half of them compute 500!, the others sleep 50 ms
 
 Which leaf does what is drawn by a seeded generator, the same in each run. Each variant is run with plain tasks and with
-`asyncio.eager_task_factory`.
+`asyncio.eager_task_factory`. A TaskGroup does without a done callback for a task that is done when it is made; the
+variants `tg_callback` show what that saves.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 LEVELS = 6
 BRANCHES = 6
@@ -44,6 +46,25 @@ async def task_group_node(leaf: Leaf, level: int) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(BRANCHES):
             group.create_task(task_group_node(leaf, level - 1))
+
+
+class CallbackGroup(asyncio.TaskGroup):
+    """Waits for the done callback of every task, as TaskGroup did before Python 3.12."""
+
+    def create_task(self, coro: Any, **_: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = self._loop.create_task(coro)  # type: ignore[attr-defined]
+        self._tasks.add(task)  # type: ignore[attr-defined]
+        task.add_done_callback(self._on_task_done)  # type: ignore[attr-defined]
+        return task
+
+
+async def callback_group_node(leaf: Leaf, level: int) -> None:
+    if level == 0:
+        await leaf()
+        return
+    async with CallbackGroup() as group:
+        for _ in range(BRANCHES):
+            group.create_task(callback_group_node(leaf, level - 1))
 
 
 def none_leaf() -> Leaf:
@@ -86,6 +107,7 @@ def cpu_io_mixed_leaf() -> Leaf:
 
 
 NODES: dict[str, Node] = {"gather": gather_node, "tg": task_group_node}
+EAGER_NODES: dict[str, Node] = NODES | {"tg_callback": callback_group_node}
 LEAVES: dict[str, Callable[[], Leaf]] = {
     "none": none_leaf,
     "io": io_leaf,
@@ -110,8 +132,9 @@ def main() -> None:
     suite = Suite(__doc__)
     for eager in (False, True):
         for leaf_name, new_leaf in LEAVES.items():
-            for node_name, node in NODES.items():
-                name = f"async_tree{'_eager' if eager else ''}_{leaf_name}{'_tg' if node_name == 'tg' else ''}"
+            for node_name, node in (EAGER_NODES if eager else NODES).items():
+                way = "" if node_name == "gather" else f"_{node_name}"
+                name = f"async_tree{'_eager' if eager else ''}_{leaf_name}{way}"
                 suite.add(name, partial(bench_tree, node, new_leaf), eager=eager)
 
 
