@@ -18,6 +18,7 @@
     A(neg_infinity, "neg_infinity")                                                                                    \
     A(bytes, "bytes")                                                                                                  \
     A(py_ref, "py_ref")                                                                                                \
+    A(py_far, "py_far")                                                                                                \
     A(message, "message")                                                                                              \
     A(class_, "class")                                                                                                 \
     A(module, "module")                                                                                                \

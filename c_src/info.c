@@ -5,6 +5,7 @@
 #include "callback.h"
 #include "channel.h"
 #include "context.h"
+#include "far.h"
 #include "interpreter.h"
 #include "isolated.h"
 #include "park.h"
@@ -68,6 +69,7 @@ PY_NIF(counters_nif)
     (void)argv;
     put(env, &map, "requests", enif_make_int64(env, atomic_load(&py_requests_live)));
     put(env, &map, "refs", enif_make_int64(env, py_ref_count()));
+    put(env, &map, "far_refs", enif_make_int64(env, py_far_count()));
     put(env, &map, "pins", enif_make_int64(env, py_ref_pin_count()));
     put(env, &map, "channels", enif_make_int64(env, atomic_load(&py_channels_live)));
     put(env, &map, "callbacks", enif_make_int64(env, atomic_load(&py_callbacks_live)));

@@ -6,6 +6,7 @@
 #include "callback.h"
 #include "channel.h"
 #include "context.h"
+#include "far.h"
 #include "info.h"
 #include "isolated.h"
 #include "program.h"
@@ -24,6 +25,9 @@ static ErlNifFunc functions[] = {
     {"interpreter_start", 2, interpreter_start_nif, 0},
     {"interpreter_ask", 3, interpreter_ask_nif, 0},
     {"ref_context", 1, ref_context_nif, 0},
+    {"far_new", 2, far_new_nif, 0},
+    {"far_id", 1, far_id_nif, 0},
+    {"ref_counts", 0, ref_counts_nif, 0},
     {"context_new", 6, context_new_nif, 0},
     {"context_close", 1, context_close_nif, 0},
     {"context_interrupt", 1, context_interrupt_nif, 0},
@@ -65,7 +69,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)info;
     py_atoms_init(env);
     if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_isolated_load(env) < 0 ||
-        py_types_load(env) < 0 || py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 ||
+        py_types_load(env) < 0 || py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 || py_far_load(env) < 0 ||
         py_poller_nif_load(env) < 0 || py_beam_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }

@@ -3,6 +3,7 @@
 #include "state.h"
 
 #include "atoms.h"
+#include "far.h"
 #include "interpreter.h"
 
 typedef struct {
@@ -126,8 +127,11 @@ PyObject *py_ref_object(py_state *st, ErlNifEnv *env, ERL_NIF_TERM resource)
 {
     void *found;
 
-    if (!enif_get_resource(env, resource, ref_rtype, &found))
+    if (!enif_get_resource(env, resource, ref_rtype, &found)) {
+        if (py_far_is(env, resource))
+            PyErr_SetString(PyExc_ValueError, "this reference belongs to a context on another node");
         return NULL;
+    }
     hold *held = found;
     if (PY_LIKELY(held->interp == st->interp))
         return Py_NewRef(held->obj);

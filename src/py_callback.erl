@@ -12,7 +12,7 @@
 -export([system_terminate/4]).
 -export([system_code_change/4]).
 -export([run/5]).
--export([run_from/6]).
+-export([run_from/7]).
 -export([watch/2]).
 
 -export([init_table/0]).
@@ -282,8 +282,8 @@ callers(undefined, Chain) -> element(?CALLERS, Chain);
 callers(Caller, Chain) -> [Caller | element(?CALLERS, Chain)].
 
 %% For Python on another node, whose process From waits for it; linked to it.
--spec run_from(pid(), reference(), target(), [term()], chain(), Origin :: term()) -> ok.
-run_from(From, Ref, Target, Args, Chain, Origin) ->
+-spec run_from(pid(), reference(), target(), [term()], chain(), Origin :: term(), Relay :: pid() | undefined) -> ok.
+run_from(From, Ref, Target, Args, Chain, Origin, Relay) ->
     Callers = element(?CALLERS, Chain),
     Caller =
         case Callers of
@@ -296,7 +296,9 @@ run_from(From, Ref, Target, Args, Chain, Origin) ->
     put(?CHAIN, {py_chain, 0, 0, 0, element(?TRACE, Chain), Callers}),
     put('$py_origin', {Origin, Chain}),
     put('$callers', Callers),
-    From ! {Ref, guarded(fun() -> traced(Target, Args, Caller) end)},
+    Answer = guarded(fun() -> traced(Target, py_node:here(Args, Relay), Caller) end),
+    From ! {Ref, py_node:there(Answer, Relay)},
+    true = is_tuple(Answer), %% and lives until now, with the refs in it
     ok.
 
 %% The package's own functions are not the user's calls.

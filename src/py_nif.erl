@@ -7,6 +7,9 @@
 -export([interpreter_start/2]).
 -export([interpreter_ask/3]).
 -export([ref_context/1]).
+-export([far_new/2]).
+-export([far_id/1]).
+-export([ref_counts/0]).
 -export([context_new/6]).
 -export([context_close/1]).
 -export([context_interrupt/1]).
@@ -79,6 +82,17 @@ interpreter_ask(_Context, _Ref, _Function) -> erlang:nif_error(not_loaded).
 %% Where a ref's object lives: main, a context of an interpreter of its own, or none any more.
 -spec ref_context(py:ref()) -> {ok, context()} | main | noproc.
 ref_context(_PyRef) -> erlang:nif_error(not_loaded).
+
+%% A hold on the object with that number of the relay's node; see py_far.
+-spec far_new(pid(), py_far:id()) -> reference().
+far_new(_Relay, _Id) -> erlang:nif_error(not_loaded).
+
+-spec far_id(reference()) -> {Relay :: pid(), py_far:id()} | none.
+far_id(_Far) -> erlang:nif_error(not_loaded).
+
+%% That live on this node.
+-spec ref_counts() -> {Refs :: non_neg_integer(), Fars :: non_neg_integer()}.
+ref_counts() -> erlang:nif_error(not_loaded).
 
 -spec context_new(boolean(), pos_integer(), non_neg_integer(), non_neg_integer(), non_neg_integer(), interpreter() | main) ->
     {ok, context()} | {error, not_started | system_limit}.
@@ -209,6 +223,7 @@ timing(_On) -> erlang:nif_error(not_loaded).
 -spec counters() -> #{
     requests := integer(),
     refs := integer(),
+    far_refs := integer(),
     pins := integer(),
     channels := integer(),
     callbacks := integer(),

@@ -3,13 +3,15 @@
 %% (py_node_server), a process beside the context. See docs/nodes.md and docs/design.md.
 %%
 %% The table: {Ref, Relay, Caller} of a request that can be cancelled or a stream, as long as it is open; {{relay, Pid}}
-%% of each relay; {{slot, N}, Pid} of the names of nodes.
+%% of each relay, and {{handle, Pid}, Handle}; {{server, Pid}, Relay, FirstId} of each server; {{slot, N}, Pid} of the names
+%% of nodes; and what py_far has there.
 -module(py_node).
 
 -export([init_table/0]).
 -export([open/2]).
 -export([close/1]).
 -export([isolation/1]).
+-export([of_ref/1]).
 -export([submit/9]).
 -export([cancel/2]).
 -export([look/1]).
@@ -20,6 +22,8 @@
 -export([names/1]).
 -export([home/1]).
 -export([call_home/4]).
+-export([here/2]).
+-export([there/2]).
 
 -export_type([handle/0]).
 -export_type([isolation/0]).
@@ -56,7 +60,10 @@ open(Isolation, Options) ->
             Max -> Max + maps:get(threads, Options, 1) + ?SLACK
         end,
     case py_node_relay:start(Isolation, Options, Open) of
-        {ok, Relay} -> {ok, {?MODULE, Relay, Open, MaxOpen, Isolation}};
+        {ok, Relay} ->
+            Handle = {?MODULE, Relay, Open, MaxOpen, Isolation},
+            true = ets:insert(?MODULE, {{handle, Relay}, Handle}),
+            {ok, Handle};
         {error, {shutdown, Reason}} -> {error, Reason};
         {error, Reason} -> {error, Reason}
     end.
@@ -68,6 +75,19 @@ close({?MODULE, Relay, _, _, _}) ->
         gen_server:call(Relay, close, infinity)
     catch
         exit:_ -> ok
+    end.
+
+%% Where the object of a ref is; none: not on another node.
+-spec of_ref(py:ref()) -> {ok, handle() | undefined} | none.
+of_ref({py_ref, _, Far}) ->
+    case py_nif:far_id(Far) of
+        none ->
+            none;
+        {Relay, _} ->
+            case ets:lookup(?MODULE, {handle, Relay}) of
+                [{_, Handle}] -> {ok, Handle};
+                [] -> {ok, undefined}
+            end
     end.
 
 -spec isolation(handle()) -> isolation().
@@ -163,17 +183,24 @@ control(Handle, What) ->
 -spec send(handle(), plain | tracked | cast | starting, reference(), timeout(), payload()) -> ok | {error, overloaded | noproc}.
 send({?MODULE, Relay, Open, MaxOpen, _}, Kind, Ref, Timeout, Payload) ->
     ok = counters:add(Open, 1, 1),
-    case {is_process_alive(Relay), counters:get(Open, 1) > MaxOpen} of
-        {true, false} ->
+    case {is_process_alive(Relay), counters:get(Open, 1) > MaxOpen, py_far:unwrap(Payload, Relay)} of
+        {true, false, {Sent, Any}} when is_boolean(Any) ->
             Kind =:= plain orelse Kind =:= cast orelse ets:insert(?MODULE, {Ref, Relay, self()}),
-            Relay ! {request, Kind, Ref, self(), Timeout, Payload},
+            Relay ! {request, Kind, Ref, self(), Timeout, marked(Sent, Any), Any andalso Payload},
             ok;
-        {false, _} ->
+        {false, _, _} ->
             {error, noproc};
-        {true, true} ->
+        {true, true, _} ->
             ok = counters:sub(Open, 1, 1),
-            {error, overloaded}
+            {error, overloaded};
+        {true, false, {refused, Error}} ->
+            ok = counters:sub(Open, 1, 1),
+            Error
     end.
+
+-spec marked(payload(), boolean()) -> payload() | {far, payload()}.
+marked(Payload, true) -> {far, Payload};
+marked(Payload, false) -> Payload.
 
 -spec chain() -> chain().
 chain() ->
@@ -198,19 +225,51 @@ home([]) ->
         undefined -> here
     end;
 home(Callers) ->
-    case [Node || Pid <- Callers, Node <- [erlang:node(Pid)], Node =/= erlang:node()] of
+    case [Node || Pid <- Callers, Node <- [node(Pid)], Node =/= node()] of
         [Home | _] -> Home;
         [] -> here
     end.
 
-%% Runs a function of the other node in a process there that is linked to this one: each dies with the other.
+%% Runs a function of the other node in a process there that is linked to this one: each dies with the other. Refs in its
+%% arguments and its result are those of the relay there that a server here works for.
 -spec call_home(node(), py_callback:target(), [term()], py_callback:chain()) -> py_callback:answer().
 call_home(Home, Target, Args, Chain) ->
     Ref = make_ref(),
-    Origin = {erlang:node(), erlang:system_info(creation)},
-    Pid = spawn_link(Home, py_callback, run_from, [self(), Ref, Target, Args, Chain, Origin]),
+    Origin = {node(), erlang:system_info(creation)},
+    {Held, Relay} = hold(Args, Home),
+    Pid = spawn_link(Home, py_callback, run_from, [self(), Ref, Target, Held, Chain, Origin, Relay]),
     receive
         {Ref, Answer} ->
             true = unlink(Pid),
-            Answer
+            answer(Answer, Relay)
+    end.
+
+-spec hold([term()], node()) -> {[term()], pid() | undefined}.
+hold(Args, Home) ->
+    case [{Relay, First} || [Relay, First] <- ets:match(?MODULE, {{server, '_'}, '$1', '$2'}), node(Relay) =:= Home] of
+        [{Relay, First} | _] -> {element(1, py_far:hold(Args, Relay, First)), Relay};
+        [] -> {Args, undefined}
+    end.
+
+-spec answer(py_callback:answer(), pid() | undefined) -> py_callback:answer().
+answer(Answer, undefined) ->
+    Answer;
+answer(Answer, Relay) ->
+    case py_far:found(Answer, Relay) of
+        {ok, Found} -> Found;
+        {refused, {error, {_, #{message := Message}}}} -> {error, error, Message, [], undefined}
+    end.
+
+%% The other ends of hold/2 and answer/2, where the function is.
+-spec here([term()], pid() | undefined) -> [term()].
+here(Args, undefined) -> Args;
+here(Args, Relay) -> py_far:wrap(Args, Relay).
+
+-spec there(py_callback:answer(), pid() | undefined) -> py_callback:answer().
+there(Answer, undefined) ->
+    Answer;
+there(Answer, Relay) ->
+    case py_far:unwrap(Answer, Relay) of
+        {refused, {error, {_, #{message := Message}}}} -> {error, error, Message, [], undefined};
+        {Sent, _} -> Sent
     end.

@@ -41,7 +41,8 @@
     origin :: {node(), Creation :: integer()} | undefined,
     open = #{} :: #{reference() => #open{}},
     monitors = #{} :: #{reference() => reference()},
-    ends = [] :: [integer()] %% when its node ended, lately
+    ends = [] :: [integer()], %% when its node ended, lately
+    generation = 0 :: non_neg_integer() %% of the numbers of refs: those of a server that is gone mean nothing
 }).
 
 %% Linked to the caller, but no child of it, with which it would have to end at once.
@@ -72,8 +73,13 @@ handle_cast(_Cast, State) ->
     {noreply, State}.
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, normal, #state{}}.
-handle_info({request, Kind, Ref, Caller, Timeout, Payload}, State) ->
+handle_info({request, Kind, Ref, Caller, Timeout, Payload, _KeptUntilItIsSent}, State) ->
     {noreply, request(Kind, Ref, Caller, Timeout, Payload, State)};
+handle_info({far, Message}, State) ->
+    handle_info(py_far:wrap(Message, self()), State);
+handle_info({py_far, Id}, State) ->
+    _ = to_server({drop, Id}, State),
+    {noreply, State};
 handle_info({more, Ref, Message}, #state{open = Open} = State) ->
     case Open of
         #{Ref := #open{caller = Caller, kind = starting} = Started} ->
@@ -113,12 +119,11 @@ handle_info(_Info, State) ->
 terminate(_Reason, State) ->
     _ = close(State),
     true = ets:match_delete(py_node, {'_', self(), '_'}),
-    true = ets:delete(py_node, {relay, self()}),
     ok.
 
 %% ---- requests ----
 
--spec request(kind(), reference(), pid(), timeout(), py_node:payload(), #state{}) -> #state{}.
+-spec request(kind(), reference(), pid(), timeout(), py_node:payload() | {far, py_node:payload()}, #state{}) -> #state{}.
 request(Kind, Ref, Caller, _Timeout, _Payload, #state{server = undefined} = State) ->
     Caller ! {Ref, {error, noproc}},
     forget(Kind, Ref, State);
@@ -136,7 +141,9 @@ request(Kind, Ref, Caller, Timeout, Payload, #state{open = Open, monitors = Moni
     }.
 
 %% A chain that came from there goes on there; of another the trace and the callers do.
--spec of_chain(py_node:payload(), #state{}) -> term().
+-spec of_chain(py_node:payload() | {far, py_node:payload()}, #state{}) -> term().
+of_chain({far, Payload}, State) ->
+    {far, of_chain(Payload, State)};
 of_chain({control, _} = Payload, _State) ->
     Payload;
 of_chain(Payload, #state{origin = Origin}) ->
@@ -227,12 +234,14 @@ open_on(Node, #state{isolation = Isolation, options = Options, owner = Owner} = 
     Given = maps:with([threads, spin_us, max_queue, binaries, sys_path, preload, loop], Options),
     %% on a node of its own nobody else uses that __main__
     Context = Given#{shares_main => maps:get(shares_main, Options, Isolation =:= node)},
-    {Server, Monitor} = spawn_opt(Node, py_node_server, init, [self(), Context, py_callback:names()], [monitor]),
+    Generation = State#state.generation + 1,
+    Start = [self(), Context, py_callback:names(), Generation bsl 40],
+    {Server, Monitor} = spawn_opt(Node, py_node_server, init, Start, [monitor]),
     Timer = erlang:start_timer(?OPEN_MS, self(), open),
     receive
         {opened, Server, Origin} ->
             _ = erlang:cancel_timer(Timer),
-            {ok, State#state{server = Server, monitor = Monitor, origin = Origin}};
+            {ok, State#state{server = Server, monitor = Monitor, origin = Origin, generation = Generation}};
         {'DOWN', Monitor, process, _, {shutdown, Reason}} ->
             {error, Reason};
         {'DOWN', Monitor, process, _, Reason} ->
@@ -313,4 +322,5 @@ close(#state{server = Server, monitor = Monitor, peer = Peer} = State) ->
 closed(State) ->
     _ = erlang:send_after(?LINGER_MS, self(), expire),
     true = ets:delete(py_node, {relay, self()}),
+    true = ets:delete(py_node, {handle, self()}),
     State.

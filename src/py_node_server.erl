@@ -2,7 +2,7 @@
 %% (py_node_relay) what comes of them. It owns the context, and ends with the relay, or when its node is out of reach.
 -module(py_node_server).
 
--export([init/3]).
+-export([init/4]).
 
 -define(NO_REPLY, 1).
 -define(TRACKED, 2).
@@ -13,12 +13,13 @@
     monitor :: reference(),
     context :: pid(),
     handle :: py_nif:context(),
+    first :: py_far:id(),
     streams = #{} :: #{reference() => reference()}, %% ours => the caller's
     ours = #{} :: #{reference() => reference()}
 }).
 
--spec init(pid(), py_context:options(), [binary()]) -> no_return().
-init(Relay, Options, Names) ->
+-spec init(pid(), py_context:options(), [binary()], py_far:id()) -> no_return().
+init(Relay, Options, Names, First) ->
     process_flag(trap_exit, true),
     process_flag(message_queue_data, off_heap),
     Monitor = monitor(process, Relay),
@@ -27,8 +28,9 @@ init(Relay, Options, Names) ->
         {ok, Context} ->
             {ok, Handle} = py_context:lookup(Context),
             ok = py_callback:foreign(self(), Names),
+            true = ets:insert(py_node, {{server, self()}, Relay, First}),
             Relay ! {opened, self(), {node(), erlang:system_info(creation)}},
-            loop(#state{relay = Relay, monitor = Monitor, context = Context, handle = Handle});
+            loop(#state{relay = Relay, monitor = Monitor, context = Context, handle = Handle, first = First});
         {error, Reason} ->
             exit({shutdown, Reason})
     end.
@@ -49,6 +51,9 @@ loop(#state{monitor = Monitor, context = Context} = State) ->
         {stream_cancel, Ref} ->
             with_stream(Ref, fun py_nif:stream_cancel/1, State),
             loop(State);
+        {drop, Id} ->
+            ok = py_far:drop(State#state.relay, Id),
+            loop(State);
         {names, Names} ->
             ok = py_callback:foreign(self(), Names),
             loop(State);
@@ -57,7 +62,7 @@ loop(#state{monitor = Monitor, context = Context} = State) ->
         {'DOWN', Monitor, process, _, _} ->
             stop(State);
         {'EXIT', Context, Reason} ->
-            ok = py_callback:foreign(self(), []),
+            ok = forget(State),
             exit({shutdown, {context, Reason}});
         {Ref, _} = Reply ->
             last(Ref, Reply, State),
@@ -70,17 +75,35 @@ loop(#state{monitor = Monitor, context = Context} = State) ->
     end.
 
 -spec stop(#state{}) -> no_return().
-stop(#state{context = Context}) ->
-    ok = py_callback:foreign(self(), []),
+stop(#state{context = Context} = State) ->
     ok = py_context:stop(Context),
+    ok = forget(State),
     exit(normal).
 
+-spec forget(#state{}) -> ok.
+forget(#state{relay = Relay}) ->
+    true = ets:delete(py_node, {server, self()}),
+    ok = py_far:drop_all(Relay),
+    py_callback:foreign(self(), []).
+
 -spec last(reference(), tuple(), #state{}) -> ok.
-last(Ref, Message, #state{relay = Relay}) ->
-    Relay ! {last, Ref, Message},
+last(Ref, Message, State) ->
+    say({last, Ref, Message}, State).
+
+-spec say(tuple(), #state{}) -> ok.
+say(Message, #state{relay = Relay, first = First}) ->
+    case py_far:hold(Message, Relay, First) of
+        {Held, true} -> Relay ! {far, Held};
+        {Message, false} -> Relay ! Message
+    end,
     ok.
 
 -spec request(tuple(), reference(), #state{}) -> #state{}.
+request({far, Payload}, Ref, #state{relay = Relay} = State) ->
+    case py_far:found(Payload, Relay) of
+        {ok, Found} -> request(Found, Ref, State);
+        {refused, Error} -> last(Ref, {Ref, Error}, State), State
+    end;
 request({submit, Op, Target, Function, Args, Kwargs, Timeout, Flags0, Chain}, Ref, #state{handle = Handle} = State) ->
     NoReply = Flags0 band ?NO_REPLY =/= 0,
     Flags =
@@ -124,10 +147,10 @@ request({control, What}, Ref, #state{handle = Handle, context = Context, relay =
     State.
 
 -spec stream(reference(), term(), #state{}) -> #state{}.
-stream(Our, Body, #state{relay = Relay, streams = Streams, ours = Ours} = State) ->
+stream(Our, Body, #state{streams = Streams, ours = Ours} = State) ->
     case {Streams, Body} of
         {#{Our := Ref}, {data, _}} ->
-            Relay ! {more, Ref, {py_stream, Ref, Body}},
+            ok = say({more, Ref, {py_stream, Ref, Body}}, State),
             State;
         {#{Our := Ref}, _} ->
             last(Ref, {py_stream, Ref, Body}, State),

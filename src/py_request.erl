@@ -199,7 +199,11 @@ default({py_ref, _, _} = Ref) ->
         main -> default();
         noproc -> undefined
     catch
-        error:badarg -> default()
+        error:badarg ->
+            case py_node:of_ref(Ref) of
+                {ok, Elsewhere} -> Elsewhere;
+                none -> default()
+            end
     end;
 default(_) ->
     default().

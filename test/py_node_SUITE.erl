@@ -32,6 +32,9 @@ groups() ->
             stream_of_a_dead_owner,
             stream_asks_for_whom_it_runs,
             loop_is_started_and_stopped,
+            refs_live_while_they_are_held,
+            refs_are_of_their_node,
+            refs_in_callbacks_and_streams,
             runtime_of_the_other_node,
             functions_of_this_node,
             functions_call_back,
@@ -357,6 +360,72 @@ loop_is_started_and_stopped(Config) ->
     {error, stopped} = py:async_await(Ref),
     py_context:stop(C).
 
+refs_live_while_they_are_held(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<"class Box:\n    alive = 0\n    def __init__(self, v): self.v = v; Box.alive += 1\n"
+        "    def add(self, n): self.v += n; return self\n    def __del__(self): Box.alive -= 1">>),
+    {ok, {py_ref, <<"Box">>, _} = Box} = py:call(C, '__main__', 'Box', [1]),
+    %% whatever is collected there meanwhile
+    #{node := Node} = py_context:info(C),
+    ok = erpc:call(Node, lists, foreach, [fun erlang:garbage_collect/1, erpc:call(Node, erlang, processes, [])]),
+    {ok, _} = py:gc(C),
+    {ok, 1} = py:getattr(C, Box, v),
+    {ok, {py_ref, _, _}} = py:call_method(C, Box, add, [2]),
+    %% and without a context: it is known where
+    {ok, 3} = py:getattr(Box, v),
+    {ok, {py_ref, _, _}} = py:call_method(Box, add, [3]),
+    {ok, {py_ref, _, _}} = py:call(Box, add, [1]),
+    {ok, #{v := 7}} = py:to_term(Box),
+    {ok, true} = py:eval(C, <<"a is b[0]['x']">>, #{a => Box, b => [#{x => Box}]}),
+    true = py:is_ref(Box),
+    %% another process may have it
+    [{ok, 7}] = py_test_lib:parallel(1, fun(_) -> py:getattr(Box, v) end),
+    {ok, 1} = py:eval(C, <<"Box.alive">>),
+    #{far_refs := Fars} = py:info(),
+    true = Fars > 0,
+    _ = {ok, many} = begin [{ok, _} = py:call(C, '__main__', 'Box', [N]) || N <- lists:seq(1, 50)], {ok, many} end,
+    forgotten(C, 1, Box),
+    forgotten(C, 0, none).
+
+%% When the calling process has all but this.
+forgotten(C, Count, Kept) ->
+    py_test_lib:eventually(fun() ->
+        _ = [erlang:garbage_collect(P) || P <- processes()],
+        {ok, Count} = py:eval(C, <<"Box.alive">>),
+        Kept
+    end).
+
+refs_are_of_their_node(Config) ->
+    C = context(Config),
+    {ok, There} = py:call(C, builtins, object, []),
+    {ok, Here} = py:call(builtins, object, []),
+    {error, {'ValueError', #{message := M1}}} = py:call(C, builtins, id, [Here]),
+    {error, {'ValueError', #{message := M1}}} = py:await(py:spawn_call(C, builtins, id, [[Here]])),
+    {error, {'ValueError', _}} = py:cast(C, builtins, id, [Here]),
+    {error, {'ValueError', _}} = py:stream_start(C, builtins, iter, [Here]),
+    {error, {'ValueError', #{message := <<"this reference belongs to a context on another node">>}}} =
+        py:call(py:context(), builtins, id, [There]),
+    #{node := Node} = py_context:info(C),
+    D = py_test_lib:context(#{isolation => {node, Node}}),
+    {error, {'ValueError', _}} = py:call(D, builtins, id, [There]),
+    {ok, Gone} = py:call(D, builtins, object, []),
+    py_context:stop(D),
+    {error, noproc} = py:getattr(Gone, x),
+    %% what only looks like one
+    Odd = {py_ref, <<"x">>, make_ref()},
+    {ok, Odd} = py:eval(C, <<"x">>, #{x => Odd}).
+
+refs_in_callbacks_and_streams(Config) ->
+    C = context(Config),
+    ok = py:exec(C, <<"import erlang\nclass Thing:\n    def __init__(self, n): self.n = n">>),
+    ok = py:register_function(look_at, fun(Thing) -> {ok, N} = py:getattr(Thing, n), {N, Thing} end),
+    {ok, true} = py:eval(C, <<"(lambda t: erlang.look_at(t) == (5, t))(Thing(5))">>),
+    ok = py:unregister_function(look_at),
+    {ok, S} = py:stream_start(C, builtins, map, [element(2, py:eval(C, <<"Thing">>)), [1, 2, 3]]),
+    Things = items(S, 3),
+    receive {py_stream, S, done} -> ok end,
+    [{ok, N} = py:getattr(T, n) || {N, T} <- lists:zip([1, 2, 3], Things)].
+
 runtime_of_the_other_node(Config) ->
     C = context(Config),
     {ok, N} = py:gc(C),
@@ -579,6 +648,7 @@ named_context_comes_back(_) ->
     C = py_test_lib:context(#{isolation => node, name => phoenix, restart => permanent, preload => [json]}),
     ok = py:exec(C, <<"x = 1">>),
     First = os_pid(C),
+    {ok, Lost} = py:call(C, builtins, object, []),
     Waiting = py:spawn_call(C, time, sleep, [1000]),
     kill(First),
     {error, stopped} = py:await(Waiting),
@@ -586,6 +656,9 @@ named_context_comes_back(_) ->
     {ok, Second} = py:call(C, os, getpid, []),
     ?assertNotEqual(First, Second),
     {error, {'NameError', _}} = py:eval(C, <<"x">>),
+    {ok, _} = py:call(C, builtins, object, []),
+    {error, {'ValueError', #{message := <<"the object of this reference is gone with its node">>}}} =
+        py:call(C, builtins, id, [Lost]),
     {ok, true} = py:eval(C, <<"'json' in __import__('sys').modules">>),
     {error, stopped} = py:call(C, os, '_exit', [1]),
     Third = os_pid(C),

@@ -93,7 +93,7 @@ stop(Config) ->
     Contexts = proplists:get_value(py_contexts, Config),
     eventually(fun() ->
         _ = [erlang:garbage_collect(P) || P <- processes()],
-        #{requests := Requests, refs := Refs, pins := Pins} = py_nif:counters(),
+        #{requests := Requests, refs := Refs, pins := Pins, far_refs := 0} = py_nif:counters(),
         {0, 0, 0, Contexts} = {Requests, Refs, Pins, length(py_context:list())},
         #{contexts := Contexts} = py_nif:counters()
     end),
