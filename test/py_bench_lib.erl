@@ -3,6 +3,7 @@
 -module(py_bench_lib).
 
 -export([measure/3]).
+-export([distributed/0]).
 -export([per_op/2]).
 -export([in_parallel/2]).
 -export([latency_stats/1]).
@@ -127,3 +128,17 @@ ranks([{Value, _} | _] = Sorted, From) ->
     {Same, Rest} = lists:splitwith(fun({V, _}) -> V == Value end, Sorted),
     Rank = From + (length(Same) - 1) / 2,
     [{Rank, Side} || {_, Side} <- Same] ++ ranks(Rest, From + length(Same)).
+
+%% Makes this VM a distributed node, on the loopback, whatever the names and interfaces of the machine; false: it was.
+-spec distributed() -> boolean().
+distributed() ->
+    case is_alive() of
+        true ->
+            false;
+        false ->
+            Epmd = filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin", "epmd"]),
+            _ = os:cmd("ERL_EPMD_ADDRESS=127.0.0.1 " ++ Epmd ++ " -daemon"),
+            ok = application:set_env(kernel, inet_dist_use_interface, {127, 0, 0, 1}),
+            {ok, _} = net_kernel:start([list_to_atom("py_bench_" ++ os:getpid() ++ "@127.0.0.1"), longnames]),
+            true
+    end.

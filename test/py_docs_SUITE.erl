@@ -25,10 +25,11 @@ all() ->
 init_per_suite(Config) ->
     ok = py_test_lib:grace(1000), %% a page abandons what sleeps for 2 s
     {ok, _} = application:ensure_all_started(erlang_python),
-    Config.
+    [{distributed, py_bench_lib:distributed()} | Config]. %% docs/nodes.md
 
 -spec end_per_suite(term()) -> ok.
-end_per_suite(_Config) ->
+end_per_suite(Config) ->
+    _ = [ok = net_kernel:stop() || proplists:get_value(distributed, Config)],
     application:stop(erlang_python).
 
 -spec pages(term()) -> {comment, string()}.

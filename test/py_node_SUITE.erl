@@ -71,25 +71,12 @@ groups() ->
     ].
 
 init_per_suite(Config) ->
-    Started = distributed(),
+    Started = py_bench_lib:distributed(),
     [{distributed, Started} | py_test_lib:start(Config)].
 
 end_per_suite(Config) ->
     py_test_lib:stop(Config),
     [ok = net_kernel:stop() || proplists:get_value(distributed, Config)].
-
-%% On the loopback, whatever the names and interfaces of the machine.
-distributed() ->
-    case is_alive() of
-        true ->
-            false;
-        false ->
-            Epmd = filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin", "epmd"]),
-            _ = os:cmd(Epmd ++ " -daemon"),
-            ok = application:set_env(kernel, inet_dist_use_interface, {127, 0, 0, 1}),
-            {ok, _} = net_kernel:start([list_to_atom("py_node_suite_" ++ os:getpid() ++ "@127.0.0.1"), longnames]),
-            true
-    end.
 
 init_per_group(one, Config) ->
     C = py_test_lib:context(#{isolation => node, name => there, threads => 4}),

@@ -20,11 +20,11 @@
 -export([write_json/2]).
 -export([table/2]).
 
--type group() :: calls | payloads | async | streams | callbacks | loops | others.
+-type group() :: calls | payloads | async | streams | callbacks | loops | isolation | others.
 -type options() :: #{groups => [group()], samples => pos_integer(), vms => pos_integer(), json => file:filename()}.
 -type results() :: #{values := [{binary(), [[float()]]}], skipped := [{binary(), string()}]}.
 
--define(GROUPS, [calls, payloads, async, streams, callbacks, loops, others]).
+-define(GROUPS, [calls, payloads, async, streams, callbacks, loops, isolation, others]).
 
 -spec run_all() -> results().
 run_all() ->
@@ -105,6 +105,7 @@ benches(async) -> py_bench_cases:async() ++ py_bench_async:benches();
 benches(streams) -> py_bench_cases:streams();
 benches(callbacks) -> py_bench_callbacks:benches();
 benches(loops) -> py_bench_cases:loops();
+benches(isolation) -> py_bench_isolation:benches();
 benches(others) -> py_bench_others:benches().
 
 %% ---- for people ----
