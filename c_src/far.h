@@ -1,5 +1,5 @@
-/* The hold on a Python object of another node: `{py_ref, TypeName, Far}` on this one. The object is kept there under the
- * id; when nobody here has the resource any more, the relay (py_node_relay.erl) hears {py_far, Id}. Any thread. */
+/* The hold on a Python object of another node: `{py_ref, TypeName, Far}` on this one. The object is kept there under
+ * the id; when nobody here has the resource any more, the relay (py_node_relay.erl) hears {py_far, Id}. Any thread. */
 #ifndef ERLANG_PYTHON_FAR_H
 #define ERLANG_PYTHON_FAR_H
 

@@ -69,8 +69,8 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
     (void)info;
     py_atoms_init(env);
     if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_isolated_load(env) < 0 ||
-        py_types_load(env) < 0 || py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 || py_far_load(env) < 0 ||
-        py_poller_nif_load(env) < 0 || py_beam_load(env) < 0 || py_runtime_load(env) < 0) {
+        py_types_load(env) < 0 || py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 ||
+        py_far_load(env) < 0 || py_poller_nif_load(env) < 0 || py_beam_load(env) < 0 || py_runtime_load(env) < 0) {
         return -1;
     }
     return 0;

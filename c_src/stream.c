@@ -22,8 +22,8 @@ struct py_stream {
     ErlNifMonitor monitor, context_monitor;
     ErlNifEnv *env; /* owns what is called; cleared by the first step */
     ERL_NIF_TERM what[4];
-    ErlNifEnv *home_env; /* owns callers; NULL without */
-    ERL_NIF_TERM callers;
+    ErlNifEnv *callers_env;
+    ERL_NIF_TERM callers; /* of the owner: none unless it stands for a process of another node */
     int op;
     unsigned flags;
     pthread_mutex_t lock;
@@ -64,16 +64,14 @@ static void stream_dtor(ErlNifEnv *env, void *obj)
     }
     py_interp_unuse(s->context->interp);
     enif_free_env(s->env);
-    if (s->home_env != NULL) {
-        enif_free_env(s->home_env);
-    }
+    enif_free_env(s->callers_env);
     pthread_mutex_destroy(&s->lock);
     enif_release_resource(s->context);
     atomic_fetch_sub(&py_streams_live, 1);
 }
 
 static void cancel(py_stream *s, ErlNifEnv *env, int why);
-static void stop(py_stream *s, ErlNifEnv *env);
+static int end(py_stream *s, ErlNifEnv *env, int why);
 
 /* The stream's owner, or the process of its context. */
 static void owner_down(ErlNifEnv *env, void *obj, ErlNifPid *pid, ErlNifMonitor *monitor)
@@ -83,8 +81,8 @@ static void owner_down(ErlNifEnv *env, void *obj, ErlNifPid *pid, ErlNifMonitor 
     (void)monitor;
     if (enif_compare_pids(pid, &s->owner) == 0) {
         cancel(s, env, PY_STOP_CANCELLED);
-    } else {
-        stop(s, env);
+    } else { /* which ends what runs or waits there */
+        (void)end(s, env, PY_STOP_STOPPED);
     }
 }
 
@@ -113,6 +111,7 @@ static py_stream *stream_new(py_context *context)
     }
     memset(s, 0, sizeof *s);
     s->env = enif_alloc_env();
+    s->callers_env = enif_alloc_env();
     pthread_mutex_init(&s->lock, NULL);
     s->wake = (py_event){.run = run_wake, .drop = drop_wake, .type = PY_EVENT_REQUEST};
     enif_keep_resource(context);
@@ -156,9 +155,7 @@ static bool push_step(py_stream *s, bool loop, PyObject *start)
     req->start = start;
     py_request_fill(req, s->env, enif_make_resource(req->env, s), s->what);
     req->caller = s->owner;
-    if (s->home_env != NULL) {
-        req->callers = enif_make_copy(req->env, s->callers);
-    }
+    req->callers = enif_make_copy(req->env, s->callers);
     req->submitted_ns = py_now_ns();
     req->deadline_ns = 0;
     enif_keep_resource(s);
@@ -425,9 +422,6 @@ static int end(py_stream *s, ErlNifEnv *env, int why)
     return state;
 }
 
-/* The context is gone, which ends what runs or waits there. */
-static void stop(py_stream *s, ErlNifEnv *env) { (void)end(s, env, PY_STOP_STOPPED); }
-
 static void cancel(py_stream *s, ErlNifEnv *env, int why)
 {
     ErlNifEnv *ref_env;
@@ -471,10 +465,7 @@ PY_NIF(stream_start_nif)
     for (i = 0; i < 4; i++) {
         s->what[i] = enif_make_copy(s->env, argv[2 + i]);
     }
-    if (!enif_is_empty_list(env, argv[8])) {
-        s->home_env = enif_alloc_env();
-        s->callers = enif_make_copy(s->home_env, argv[8]);
-    }
+    s->callers = enif_make_copy(s->callers_env, argv[8]);
     s->op = (int)op;
     s->flags = flags;
     s->credit = credit < 0 ? -1 : credit;

@@ -92,10 +92,8 @@ last(Ref, Message, State) ->
 
 -spec say(tuple(), #state{}) -> ok.
 say(Message, #state{relay = Relay, first = First}) ->
-    case py_far:hold(Message, Relay, First) of
-        {Held, true} -> Relay ! {far, Held};
-        {Message, false} -> Relay ! Message
-    end,
+    {Held, Any} = py_far:hold(Message, Relay, First),
+    _ = Relay ! if Any -> {far, Held}; true -> Held end,
     ok.
 
 -spec request(tuple(), reference(), #state{}) -> #state{}.
