@@ -1,5 +1,6 @@
-%% Events from Erlang to a loop, for py_unified_bench: posted in batches, as results of an event process, and a stream
-%% with credit. A rate ends when Python has handled the last one.
+%% Events from Erlang to a loop, for py_unified_bench: posted in batches, with the data that is usual for their type; as
+%% results of an event process, which resolve futures; and a stream with credit. A rate ends when Python has handled the
+%% last one.
 -module(py_bench_async).
 
 -export([benches/0]).
@@ -7,8 +8,11 @@
 -spec benches() -> [py_bench_lib:bench()].
 benches() ->
     [
-        #{name => <<"event_posted_to_a_handler">>, run => fun() -> posted(1000000, 1000) end},
-        #{name => <<"event_resolves_a_future">>, run => fun() -> resolved(200000) end},
+        #{name => <<"event_posted_to_a_handler">>, run => fun() -> posted(1000000, 1000, 30, <<"data">>) end},
+        #{name => <<"event_call_result">>, run => fun() -> posted(500000, 1000, 10, {ok, 7}) end},
+        #{name => <<"event_async_result">>, run => fun() -> resolved(200000) end},
+        #{name => <<"event_subprocess_stdout">>, run => fun() -> posted(200000, 100, 21, binary:copy(<<"x">>, 4096)) end},
+        #{name => <<"event_socket_data">>, run => fun() -> posted(200000, 100, 30, binary:copy(<<"x">>, 1024)) end},
         #{name => <<"stream_item_with_credit">>, run => fun() -> stream(200000, 1000) end}
     ].
 
@@ -45,14 +49,14 @@ call(Function, Args) ->
     {ok, Result} = py:async_await(py:async_call('__main__', Function, Args), 60000),
     Result.
 
--spec posted(pos_integer(), pos_integer()) -> float().
-posted(N, BatchSize) ->
+-spec posted(pos_integer(), pos_integer(), pos_integer(), term()) -> float().
+posted(N, BatchSize, Type, Data) ->
     functions(),
     {ok, Loop} = py_event_loop_proc:of_context(py:context()),
     Port = element(2, sys:get_state(Loop)),
     Id = py_callback_id:next(),
     none = call(bench_listen, [Id, N]),
-    Batch = lists:duplicate(BatchSize, {30, Id, <<"data">>}),
+    Batch = lists:duplicate(BatchSize, {Type, Id, Data}),
     py_bench_lib:per_op(N, fun() ->
         _ = [ok = py_nif:events_post(Port, Batch) || _ <- lists:seq(1, N div BatchSize)],
         N = call(bench_handled, [Id])
