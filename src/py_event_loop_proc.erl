@@ -28,6 +28,7 @@
 -define(ASYNC_ERROR, 13).
 -define(SUBPROCESS_EXIT, 20).
 -define(SUBPROCESS_STDOUT, 21).
+-define(SUBPROCESS_STDERR, 22).
 -define(SOCKET_DATA, 30).
 -define(SOCKET_CLOSED, 31).
 -define(SOCKET_ERROR, 32).
@@ -40,7 +41,8 @@
 
 %% Called on the loop: Module.Function(*Args) gives the asyncio protocol.
 -type factory() :: {py:name() | py:ref(), py:name(), [term()]}.
--type kind() :: tcp | udp | port.
+%% A program is one that Python started, behind the helper of c_src/erlpy/port.h.
+-type kind() :: tcp | udp | port | program.
 
 -record(channel, {
     id :: non_neg_integer(),
@@ -236,13 +238,19 @@ message({udp_error, Socket, Reason}, State, Events) ->
     event(?SOCKET_ERROR, Socket, Reason, State, Events);
 message({Port, {data, {_, Line}}}, State, Events) when is_port(Port) ->
     event(?SUBPROCESS_STDOUT, Port, Line, State, Events);
-message({Port, {data, Data}}, State, Events) when is_port(Port) ->
-    event(?SUBPROCESS_STDOUT, Port, Data, State, Events);
-message({Port, {exit_status, Status}}, State, Events) when is_port(Port) ->
-    event(?SUBPROCESS_EXIT, Port, Status, State, Events);
+message({Port, {data, Data}}, #state{by_handle = Channels} = State, Events) when is_port(Port) ->
+    case Channels of
+        #{Port := #channel{kind = program, id = Id}} -> {[from_helper(Data, Id) | Events], State};
+        _ -> event(?SUBPROCESS_STDOUT, Port, Data, State, Events)
+    end;
+message({Port, {exit_status, Status}}, #state{by_handle = Channels} = State, Events) when is_port(Port) ->
+    case Channels of
+        #{Port := #channel{kind = program, id = Id}} -> {[{?SOCKET_CLOSED, Id, closed} | Events], State};
+        _ -> event(?SUBPROCESS_EXIT, Port, Status, State, Events)
+    end;
 message({'EXIT', Port, _}, State, Events) when is_port(Port) ->
     event(?SOCKET_CLOSED, Port, closed, State, Events);
-message({Tag, Id, What}, State, Events) when Tag =:= py_write; Tag =:= py_attached ->
+message({Tag, Id, What}, State, Events) when Tag =:= py_write; Tag =:= py_tell; Tag =:= py_attached ->
     from_python(Tag, Id, What, State, Events);
 message({Tag, Id}, State, Events) when Tag =:= py_read; Tag =:= py_end; Tag =:= py_abort; Tag =:= py_shut ->
     from_python(Tag, Id, none, State, Events);
@@ -302,6 +310,9 @@ from_python(Tag, Id, What, #state{by_id = Channels} = State, Events) ->
 -spec channel(atom(), term(), #channel{}, #state{}, [tuple()]) -> {[tuple()], #state{}}.
 channel(py_read, _, #channel{kind = port}, State, Events) ->
     {Events, State};
+channel(py_tell, {What, N}, #channel{kind = program, writer = Writer}, State, Events) ->
+    Writer ! {tell, What, N},
+    {Events, State};
 channel(py_read, _, #channel{id = Id, handle = Socket}, State, Events) ->
     case inet:setopts(Socket, [{active, ?ACTIVE}]) of
         ok -> {Events, State};
@@ -322,35 +333,50 @@ channel(py_abort, _, Channel, State, Events) ->
     close_aside(Channel),
     {Events, remove(Channel, State)}.
 
+%% What the helper says of a program.
+-spec from_helper(binary(), non_neg_integer()) -> tuple().
+from_helper(<<1>>, Id) -> {?SUBPROCESS_STDOUT, Id, eof};
+from_helper(<<1, Data/binary>>, Id) -> {?SUBPROCESS_STDOUT, Id, Data};
+from_helper(<<2>>, Id) -> {?SUBPROCESS_STDERR, Id, eof};
+from_helper(<<2, Data/binary>>, Id) -> {?SUBPROCESS_STDERR, Id, Data};
+from_helper(<<3, OsPid:32>>, Id) -> {?WRITE, Id, {opened, OsPid}};
+from_helper(<<4, Errno:32>>, Id) -> {?SOCKET_ERROR, Id, Errno};
+from_helper(<<5, Size:32>>, Id) -> {?WRITE, Id, Size};
+from_helper(<<6, Status:32/signed>>, Id) -> {?SUBPROCESS_EXIT, Id, Status}.
+
+%% What it is told.
+-spec for_helper(atom(), integer() | {1..2, non_neg_integer()}) -> binary().
+for_helper(taken, {Fd, Size}) -> <<2, Fd, Size:32>>;
+for_helper(unread, Fd) -> <<3, Fd>>;
+for_helper(signal, Signal) -> <<4, Signal>>.
+
 %% A program that Python starts: its transport is there already.
 -spec open(non_neg_integer(), binary(), [binary()], #{atom() => term()}, #state{}, [tuple()]) -> {[tuple()], #state{}}.
 open(Id, Program, Args, Options, State, Events) ->
-    Settings = [{args, Args}, binary, exit_status, hide | settings(Options)],
-    try open_port({spawn_executable, Program}, Settings) of
-        Port ->
-            OsPid =
-                case erlang:port_info(Port, os_pid) of
-                    {os_pid, P} -> P;
-                    undefined -> none
-                end,
-            Channel = #channel{id = Id, kind = port, handle = Port, writer = start_writer(port, Port, Id)},
-            {[{?WRITE, Id, {opened, OsPid}} | Events], add(Channel, State)}
+    Merge =
+        case Options of
+            #{stderr_to_stdout := true} -> <<"1">>;
+            _ -> <<"0">>
+        end,
+    Helper = filename:absname(filename:join(py_env:priv_dir(), "erlpy")),
+    Settings = [
+        {arg0, "erlpy_port"},
+        {args, [Merge, maps:get(cd, Options, <<>>), Program | Args]},
+        {env, environment(maps:get(env, Options, #{}))},
+        {packet, 4},
+        binary,
+        exit_status,
+        hide
+    ],
+    try open_port({spawn_executable, Helper}, Settings) of
+        Port -> {Events, add(#channel{id = Id, kind = program, handle = Port, writer = start_writer(program, Port, Id)}, State)}
     catch
         error:Reason -> {[{?SOCKET_ERROR, Id, Reason} | Events], State}
     end.
 
--spec settings(#{atom() => term()}) -> [term()].
-settings(Options) ->
-    lists:append([
-        case Option of
-            {stderr_to_stdout, true} -> [stderr_to_stdout];
-            {cd, Dir} when is_binary(Dir) -> [{cd, Dir}];
-            {env, Env} when is_map(Env) ->
-                [{env, [{unicode:characters_to_list(K), unicode:characters_to_list(V)} || {K, V} <- maps:to_list(Env)]}];
-            _ -> []
-        end
-     || Option <- maps:to_list(Options)
-    ]).
+-spec environment(#{binary() => binary()}) -> [{string(), string()}].
+environment(Env) ->
+    [{unicode:characters_to_list(K), unicode:characters_to_list(V)} || {K, V} <- maps:to_list(Env)].
 
 %% ---- sockets and ports ----
 
@@ -371,7 +397,7 @@ close_aside(Channel) ->
     close(Channel).
 
 -spec close(#channel{}) -> ok.
-close(#channel{kind = port, handle = Port, writer = Writer}) ->
+close(#channel{kind = Kind, handle = Port, writer = Writer}) when Kind =:= port; Kind =:= program ->
     exit(Writer, kill),
     try erlang:port_close(Port) of
         true -> ok
@@ -423,7 +449,10 @@ writer(Kind, Handle, Id, Loop) ->
                     ok
             end;
         shut ->
-            _ = Kind =:= tcp andalso gen_tcp:shutdown(Handle, write),
+            _ = shut(Kind, Handle),
+            writer(Kind, Handle, Id, Loop);
+        {tell, What, N} ->
+            _ = command(Handle, for_helper(What, N)),
             writer(Kind, Handle, Id, Loop);
         finish ->
             Loop ! {py_closed, Id},
@@ -440,6 +469,8 @@ write_pieces(Kind, Handle, Id, Loop, Data, Size) when Size > ?PIECE, Kind =/= ud
     end;
 write_pieces(Kind, Handle, Id, Loop, Data, Size) ->
     case write(Kind, Handle, Data) of
+        ok when Kind =:= program -> %% the helper says when the program has it
+            ok;
         ok ->
             Loop ! {py_written, Id, Size},
             ok;
@@ -470,6 +501,17 @@ write(udp, Socket, {Address, Port, Data}) ->
 write(udp, Socket, Data) ->
     gen_udp:send(Socket, Data);
 write(port, Port, Data) ->
+    command(Port, Data);
+write(program, Port, Data) ->
+    command(Port, [0, Data]).
+
+-spec shut(kind(), term()) -> ok | {error, term()}.
+shut(tcp, Socket) -> gen_tcp:shutdown(Socket, write);
+shut(program, Port) -> command(Port, <<1>>);
+shut(_, _) -> ok.
+
+-spec command(port(), iodata()) -> ok | {error, epipe}.
+command(Port, Data) ->
     try erlang:port_command(Port, Data) of
         true -> ok
     catch

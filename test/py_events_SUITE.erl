@@ -41,6 +41,17 @@ groups() ->
         program_started_by_python,
         process_of_asyncio_over_a_port,
         program_that_is_not_there,
+        program_has_an_input_that_ends,
+        program_has_an_error_output_of_its_own,
+        program_with_both_outputs_in_one,
+        program_gets_much_and_gives_much,
+        program_that_does_not_read_holds_writers_back,
+        program_is_held_back_while_nobody_reads,
+        program_that_reads_no_more,
+        program_ends_by_a_signal,
+        program_in_a_directory_with_an_environment,
+        program_is_closed,
+        program_ends_with_its_event_process,
         socket_is_closed_with_the_loop,
         dead_event_process_answers_all,
         dead_event_process_that_was_opening_a_program,
@@ -177,6 +188,67 @@ fixture() ->
     "async def program(*args, **options):\n"
     "    transport, protocol = await loop()._register_subprocess(Program, *args, **options)\n"
     "    return await protocol.ended\n"
+    "async def start(*args, **options):\n"
+    "    from asyncio.subprocess import Process, SubprocessStreamProtocol\n"
+    "    factory = lambda: SubprocessStreamProtocol(2**16, loop())\n"
+    "    return Process(*await loop()._register_subprocess(factory, *args, **options), loop())\n"
+    "async def communicate(data, *args):\n"
+    "    process = await start(*args)\n"
+    "    out, err = await process.communicate(data.encode())\n"
+    "    return [out, err, process.returncode]\n"
+    "async def merged(*args):\n"
+    "    fds = set()\n"
+    "    class Merged(Program):\n"
+    "        def pipe_data_received(self, fd, data):\n"
+    "            fds.add(fd); super().pipe_data_received(fd, data)\n"
+    "    _, protocol = await loop()._register_subprocess(Merged, *args, stderr_to_stdout=True)\n"
+    "    out, status = await protocol.ended\n"
+    "    return [out, sorted(fds), status]\n"
+    "async def program_in(cwd, env, *args):\n"
+    "    return await program(*args, cwd=cwd, env=env)\n"
+    "async def overfill(*args):\n"
+    "    process = await start(*args)\n"
+    "    process.stdin.write(bytes(4_000_000))\n"
+    "    try:\n"
+    "        async with asyncio.timeout(0.3): await process.stdin.drain()\n"
+    "    except TimeoutError: pass\n"
+    "    left = process.stdin.transport.get_write_buffer_size()\n"
+    "    process.kill()\n"
+    "    await process.wait()\n"
+    "    return left > 3_000_000\n"
+    "async def held_back(*args):\n"
+    "    transport, protocol = await loop()._register_subprocess(Program, *args)\n"
+    "    out = transport.get_pipe_transport(1)\n"
+    "    out.pause_reading()\n"
+    "    assert not out.is_reading()\n"
+    "    early, errors = [], []\n"
+    "    protocol.output = early\n"
+    "    protocol.pipe_data_received = lambda fd, data: (errors if fd == 2 else protocol.output).append(data)\n"
+    "    await asyncio.sleep(0.2)\n"
+    "    said = b''.join(errors)\n"
+    "    out.resume_reading()\n"
+    "    await protocol.ended\n"
+    "    return [said, len(b''.join(early)), b''.join(errors)]\n"
+    "async def no_reader(*args):\n"
+    "    lost = loop().create_future()\n"
+    "    class Reads(Program):\n"
+    "        def pipe_connection_lost(self, fd, error):\n"
+    "            if fd == 0: lost.set_result(type(error).__name__)\n"
+    "        def pipe_data_received(self, fd, data):\n"
+    "            self.transport.get_pipe_transport(0).write(b'x' * 100000)\n"
+    "    _, protocol = await loop()._register_subprocess(Reads, *args)\n"
+    "    name = await lost\n"
+    "    return [name, (await protocol.ended)[1]]\n"
+    "async def closed(*args):\n"
+    "    transport, protocol = await loop()._register_subprocess(Program, *args)\n"
+    "    while not protocol.output: await asyncio.sleep(0.001)\n"
+    "    transport.close()\n"
+    "    assert transport.is_closing()\n"
+    "    return [(await protocol.ended)[1], 'lost']\n"
+    "async def with_pid(*args):\n"
+    "    transport, protocol = await loop()._register_subprocess(Program, *args)\n"
+    "    return (await protocol.ended)[1]\n"
+    "async def pid(): return protocols[-1].transport.get_pid()\n"
     "async def opening(*args):\n"
     "    seen.append('opening')\n"
     "    return await program(*args)\n"
@@ -437,10 +509,62 @@ program_started_by_python(_) ->
     ?assertEqual(3000000, byte_size(Big)).
 
 process_of_asyncio_over_a_port(_) ->
-    {ok, [[<<"one\n">>, <<"two\n">>], 143]} = run(process, [<<"/bin/cat">>]).
+    {ok, [[<<"one\n">>, <<"two\n">>], -15]} = run(process, [<<"/bin/cat">>]).
 
 program_that_is_not_there(_) ->
-    {error, {'FileNotFoundError', _}} = run(program, [<<"/no/such/program">>]).
+    {error, {'FileNotFoundError', _}} = run(program, [<<"/no/such/program">>]),
+    {error, {'FileNotFoundError', _}} = run(program_in, [<<"/no/such/directory">>, #{}, <<"true">>]),
+    {error, {'PermissionError', _}} = run(program, [<<"/etc/passwd">>]).
+
+program_has_an_input_that_ends(_) ->
+    {ok, [<<"two one">>, <<>>, 0]} = run(communicate, [<<"one two">>, <<"awk">>, <<"{printf \"%s %s\", $2, $1}">>]),
+    {ok, [<<>>, <<>>, 3]} = run(communicate, [<<>>, <<"sh">>, <<"-c">>, <<"cat; exit 3">>]).
+
+program_has_an_error_output_of_its_own(_) ->
+    {ok, [<<"out">>, <<"err">>, 0]} = run(communicate, [<<>>, <<"sh">>, <<"-c">>, <<"printf out; printf err >&2">>]).
+
+program_with_both_outputs_in_one(_) ->
+    {ok, [<<"outerr">>, [1], 0]} = run(merged, [<<"sh">>, <<"-c">>, <<"printf out; printf err >&2">>]).
+
+program_gets_much_and_gives_much(_) ->
+    Data = binary:copy(<<"0123456789abcdef">>, 200000),
+    {ok, [Data, <<>>, 0]} = run(communicate, [Data, <<"cat">>]),
+    {ok, [<<>>, Data, 0]} = run(communicate, [Data, <<"sh">>, <<"-c">>, <<"cat >&2">>]).
+
+program_that_does_not_read_holds_writers_back(_) ->
+    {ok, true} = run(overfill, [<<"sleep">>, <<"60">>]).
+
+%% It writes a line to its standard error when its standard output takes all, which it only does when that is read.
+program_is_held_back_while_nobody_reads(_) ->
+    Script = <<"head -c 3000000 /dev/zero; echo done >&2">>,
+    {ok, [<<>>, 3000000, <<"done\n">>]} = run(held_back, [<<"sh">>, <<"-c">>, Script]).
+
+program_that_reads_no_more(_) ->
+    {ok, [<<"BrokenPipeError">>, 0]} = run(no_reader, [<<"sh">>, <<"-c">>, <<"exec <&-; echo closed; sleep 0.2">>]).
+
+program_ends_by_a_signal(_) ->
+    {ok, [<<>>, <<>>, -9]} = run(communicate, [<<>>, <<"sh">>, <<"-c">>, <<"kill -9 $$">>]).
+
+program_in_a_directory_with_an_environment(_) ->
+    {ok, [<<"/tmp yes\n">>, 0]} =
+        run(program_in, [<<"/tmp">>, #{<<"ANSWER">> => <<"yes">>}, <<"sh">>, <<"-c">>, <<"echo `pwd` $ANSWER">>]).
+
+program_is_closed(_) ->
+    {ok, [-9, <<"lost">>]} = run(closed, [<<"sh">>, <<"-c">>, <<"echo on; exec sleep 60">>]).
+
+program_ends_with_its_event_process(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        Ref = py:async_call(Context, events_fixture, with_pid, [<<"sh">>, <<"-c">>, <<"exec sleep 60">>]),
+        wait_seen(<<"made">>),
+        {ok, OsPid} = py:async_await(py:async_call(Context, events_fixture, pid, [])),
+        true = runs(OsPid),
+        exit(Loop, kill),
+        {ok, none} = py:async_await(Ref),
+        py_test_lib:eventually(fun() -> false = runs(OsPid) end)
+    end).
+
+runs(OsPid) ->
+    os:cmd("kill -0 " ++ integer_to_list(OsPid) ++ " 2>&1") =:= "".
 
 %% ---- ends ----
 

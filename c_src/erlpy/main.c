@@ -1,10 +1,12 @@
 /* The launcher priv/erlpy: finds the application beside itself and an emulator for it, and becomes that emulator, told
  * to run a Python program (py_erlpy). One thread, no state.
  *
- * Called as erl_child_setup it stands before the emulator's own one: see child_setup. */
+ * Called as erl_child_setup it stands before the emulator's own one: see child_setup; as erlpy_port, between a port and
+ * a program: see port.h. */
 #define _GNU_SOURCE
 #include "find.h"
 #include "handover.h"
+#include "port.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -247,6 +249,9 @@ int main(int argc, char **argv)
 
     if (argc > 0 && strcmp(argv[0], "erl_child_setup") == 0) {
         return child_setup(argv);
+    }
+    if (argc > 0 && strcmp(argv[0], ERLPY_PORT) == 0) {
+        return erlpy_port(argv);
     }
     self = erlpy_self(argc > 0 ? argv[0] : "erlpy");
     app = erlpy_find_app(self);

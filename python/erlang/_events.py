@@ -203,7 +203,7 @@ class Events:
 
     def attach(self, number: int, kind: str, addresses: tuple[Any, Any], protocol: Any) -> asyncio.BaseTransport:
         """The transport of a socket or port that the event process owns, connected to its protocol."""
-        from erlang._ports import ProgramTransport
+        from erlang._ports import PortTransport
 
         channel: _Channel
         if kind == "tcp":
@@ -212,7 +212,7 @@ class Events:
             channel = DatagramTransport(self, number, protocol, addresses)
         else:
             pid = addresses[0][1] if isinstance(addresses[0], tuple) else None
-            channel = ProgramTransport(self, number, protocol, pid)
+            channel = PortTransport(self, number, protocol, pid)
         channel._connect()
         return channel
 
@@ -231,8 +231,7 @@ class Events:
 
         number = self.new_id()
         protocol = protocol_factory()
-        transport = ProgramTransport(self, number, protocol, None)
-        transport._opened = self.loop.create_future()
+        transport = ProgramTransport(self, number, protocol, merged=stderr_to_stdout)
         transport._register()
         options: dict[Any, Any] = {Atom("stderr_to_stdout"): stderr_to_stdout}
         if cwd is not None:
