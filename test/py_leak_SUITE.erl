@@ -84,13 +84,6 @@ settle() ->
         #{requests := 0, refs := 0, pins := 0} = py_nif:counters()
     end).
 
-%% Once warm, a window goes by in which the figure grows by less than Limit: what leaks grows in every one.
-steady(Figure, Limit) ->
-    _ = Figure(),
-    Figures = [Figure() || _ <- lists:seq(1, 4)],
-    Growth = [B - A || {A, B} <- lists:zip(lists:droplast(Figures), tl(Figures))],
-    ?assert(lists:min(Growth) < Limit, Figures).
-
 %% As many after 400 rounds as after 200, but for what the caches of CPython hold this time and not that time.
 python_blocks_stay(_) ->
     C = prepared(#{}),
@@ -102,7 +95,7 @@ python_blocks_stay(_) ->
         {ok, N} = py:call(C, '__main__', blocks, []),
         N
     end,
-    steady(Blocks, 200), %% less than a block a round; CPython's free lists fill up for a while
+    py_test_lib:steady(Blocks, 200), %% less than a block a round; CPython's free lists fill up for a while
     py_context:stop(C).
 
 emulator_memory_stays(_) ->
@@ -113,7 +106,7 @@ emulator_memory_stays(_) ->
         settle(),
         erlang:memory(system) + erlang:memory(binary)
     end,
-    steady(Memory, 200000), %% an environment a call would be megabytes
+    py_test_lib:steady(Memory, 200000), %% an environment a call would be megabytes
     py_context:stop(C).
 
 contexts_give_all_back(_) ->
@@ -133,7 +126,7 @@ contexts_give_all_back(_) ->
         {ok, #{<<"allocated_blocks">> := Blocks}} = py:memory_stats(),
         Blocks + 1000 * length(py_test_lib:threads())
     end,
-    steady(Rounds, 500).
+    py_test_lib:steady(Rounds, 500).
 
 timeouts_give_all_back(_) ->
     C = prepared(#{threads => 2}),
@@ -144,7 +137,7 @@ timeouts_give_all_back(_) ->
         {ok, N} = py:call(C, '__main__', blocks, []),
         N
     end,
-    steady(Rounds, 40),
+    py_test_lib:steady(Rounds, 40),
     py_context:stop(C).
 
 %% Names that come as binaries, or as ever new atoms, are not kept.
@@ -159,5 +152,5 @@ names_are_a_bounded_cache(_) ->
         {ok, N} = py:call(C, '__main__', blocks, []),
         N
     end,
-    steady(Rounds, 500),
+    py_test_lib:steady(Rounds, 500),
     py_context:stop(C).

@@ -152,7 +152,7 @@ same_answers_as_here(Config) ->
             {14, fun(X) -> py:async_gather(X, [{asyncio, sleep, [0, 1]}, {builtins, int, [<<"x">>]}]) end},
             {15, fun(X) -> py:map(X, math, sqrt, [[1], [4], [-1]]) end},
             {16, fun(X) -> py:map(X, asyncio, sleep, [[0, 1], [0, 2]]) end},
-            {17, fun(X) -> py:reload(X, json) end},
+            {17, fun(X) -> {ok, _} = py:call(X, json, dumps, [1]), py:reload(X, json) end},
             {18, fun(X) -> py:eval(X, <<"x">>, #{x => [self(), make_ref, 'an atom', <<1:3>>, [1 | 2]]}) end},
             {19, fun(X) -> py:call(X, '__main__', f, [4], #{}, #{timeout => 1000, binaries => bytes}) end},
             {20, fun(X) -> py:interrupt(X) end},

@@ -17,6 +17,7 @@
 -export([parallel/2]).
 -export([blocker/1]).
 -export([running/1]).
+-export([steady/2]).
 -export([no_messages/0]).
 -export([device/0]).
 -export([device/1]).
@@ -209,6 +210,17 @@ running({Context, N}) ->
         N = length(Running),
         ok
     end).
+
+%% Once warm, a window goes by in which the figure grows by less than Limit: what leaks grows in every one.
+-spec steady(fun(() -> integer()), pos_integer()) -> ok.
+steady(Figure, Limit) ->
+    _ = Figure(),
+    Figures = [Figure() || _ <- lists:seq(1, 4)],
+    Growth = [B - A || {A, B} <- lists:zip(lists:droplast(Figures), tl(Figures))],
+    case lists:min(Growth) < Limit of
+        true -> ok;
+        false -> error({grows, Figures})
+    end.
 
 %% Fails when a message is in the caller's mailbox.
 -spec no_messages() -> ok.
