@@ -33,6 +33,7 @@
 -define(NO_REPLY, 1).
 -define(TRACKED, 2).
 -define(SLACK, 1000).
+-define(MAX_CREDIT, 16#ffffffffffff).
 
 -type handle() :: {py_node, Relay :: pid(), Open :: counters:counters_ref(), MaxOpen :: pos_integer(), isolation()}.
 -type isolation() :: node | {node, node()}.
@@ -135,7 +136,8 @@ look(Ref) ->
     {ok, reference()} | overloaded | noproc | stopped | system_limit.
 stream_start(Handle, Module, Function, Args, Kwargs, Credit, Flags) ->
     Ref = make_ref(),
-    case send(Handle, starting, Ref, infinity, {stream, Module, Function, Args, Kwargs, Credit, Flags, chain()}) of
+    Payload = {stream, Module, Function, Args, Kwargs, min(Credit, ?MAX_CREDIT), Flags, chain()},
+    case send(Handle, starting, Ref, infinity, Payload) of
         ok ->
             receive
                 {Ref, ok} -> {ok, Ref};
@@ -150,7 +152,7 @@ stream_start(Handle, Module, Function, Args, Kwargs, Credit, Flags) ->
 stream_ack(Ref, Credit) ->
     case ets:lookup(?MODULE, Ref) of
         [{_, Relay, _}] ->
-            Relay ! {to_server, Ref, {ack, Ref, Credit}},
+            Relay ! {to_server, Ref, {ack, Ref, min(Credit, ?MAX_CREDIT)}},
             ok;
         [] ->
             done

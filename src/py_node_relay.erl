@@ -15,6 +15,7 @@
 -export([terminate/2]).
 
 -define(LATE_MS, 5000). %% beyond its deadline a request may take until its reply is here
+-define(MAX_TIMER_MS, 16#7fffffff).
 -define(LINGER_MS, 10000).
 -define(OPEN_MS, 90000). %% for a context on another node to be ready
 -define(EXIT_MS, 10000).
@@ -132,6 +133,7 @@ request(Kind, Ref, Caller, Timeout, Payload, #state{open = Open, monitors = Moni
     Timer =
         case Timeout of
             infinity -> undefined;
+            _ when Timeout > ?MAX_TIMER_MS -> undefined;
             _ -> erlang:start_timer(Timeout + ?LATE_MS, self(), {late, Ref})
         end,
     _ = to_server({request, Ref, of_chain(Payload, State)}, State),

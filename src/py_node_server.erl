@@ -39,7 +39,7 @@ init(Relay, Options, Names, First) ->
 loop(#state{monitor = Monitor, context = Context} = State) ->
     receive
         {request, Ref, Payload} ->
-            loop(request(Payload, Ref, State));
+            loop(asked(Payload, Ref, State));
         {cancel, Ref, Silent} ->
             _ = py_nif:cancel(Ref, Silent),
             loop(State);
@@ -95,6 +95,17 @@ say(Message, #state{relay = Relay, first = First}) ->
     {Held, Any} = py_far:hold(Message, Relay, First),
     _ = Relay ! if Any -> {far, Held}; true -> Held end,
     ok.
+
+%% What the NIF does not take must not end the context.
+-spec asked(tuple(), reference(), #state{}) -> #state{}.
+asked(Payload, Ref, State) ->
+    try
+        request(Payload, Ref, State)
+    catch
+        error:badarg ->
+            last(Ref, {Ref, {error, badarg}}, State),
+            State
+    end.
 
 -spec request(tuple(), reference(), #state{}) -> #state{}.
 request({far, Payload}, Ref, #state{relay = Relay} = State) ->

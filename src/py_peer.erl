@@ -193,7 +193,11 @@ print(Data) ->
             Utf8 when is_binary(Utf8) -> Utf8;
             _ -> unicode:characters_to_binary(Data, latin1)
         end,
-    io:put_chars(user, Text).
+    try
+        io:put_chars(user, Text)
+    catch
+        error:_ -> ok %% this node has nobody to show it to
+    end.
 
 -spec tail(binary()) -> binary().
 tail(Output) when byte_size(Output) > ?SHOWN_BYTES -> binary:part(Output, byte_size(Output), -?SHOWN_BYTES);
@@ -332,7 +336,7 @@ setup(#{keeper := Keeper, node := Node, names := Names, cookie := Cookie} = Conf
         _ = logger:set_primary_config(level, Level),
         ok = code:add_pathsa(lists:reverse(Path)),
         ok = application:set_env([{kernel, Kernel}]),
-        {ok, _} = net_kernel:start([Node, Names]),
+        {ok, _} = net_kernel:start(Node, #{name_domain => Names}),
         true = erlang:set_cookie(Cookie),
         connected = connect(node(Keeper)),
         ok = loaded(application:load(erlang_python)),

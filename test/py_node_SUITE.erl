@@ -61,7 +61,8 @@ groups() ->
             atexit_runs,
             node_that_does_not_start,
             no_os_process_is_left,
-            host_killed_leaves_no_orphan
+            host_killed_leaves_no_orphan,
+            default_context_elsewhere
         ]},
         {elsewhere, [], [
             context_on_a_running_node,
@@ -75,6 +76,7 @@ init_per_suite(Config) ->
     [{distributed, Started} | py_test_lib:start(Config)].
 
 end_per_suite(Config) ->
+    py_test_lib:eventually(fun() -> [] = [Row || Row <- ets:tab2list(py_node), element(1, Row) =/= slots] end),
     py_test_lib:stop(Config),
     [ok = net_kernel:stop() || proplists:get_value(distributed, Config)].
 
@@ -212,7 +214,8 @@ interrupt(Config) ->
 
 await_over_its_time_leaves_no_message(Config) ->
     C = context(Config),
-    [{error, timeout} = py:await(py:spawn_call(C, time, sleep, [0.02]), 1) || _ <- lists:seq(1, 20)],
+    Results = [py:await(py:spawn_call(C, time, sleep, [0.02]), 1) || _ <- lists:seq(1, 20)],
+    ?assertEqual([], [R || R <- Results, R =/= {error, timeout}, R =/= {ok, none}]),
     {ok, 1} = py:eval(C, <<"1">>),
     {error, noproc} = py:await(make_ref(), 0).
 
@@ -296,7 +299,7 @@ stream_with_credit(Config) ->
     py_test_lib:no_messages(),
     ok = py:stream_cancel(S),
     {error, done} = py:stream_ack(S, 1),
-    {ok, T} = py:stream_start(C, builtins, range, [3]),
+    {ok, T} = py:stream_start(C, builtins, range, [3], #{credit => 1 bsl 80}),
     [0, 1, 2] = items(T, 3),
     receive {py_stream, T, done} -> ok end,
     {ok, U} = py:stream_start(C, builtins, int, [<<"x">>]),
@@ -434,6 +437,7 @@ functions_of_this_node(Config) ->
     C = context(Config),
     Self = self(),
     ok = py:register_function(where_am_i, fun(X) -> {X, node(), hd(get('$callers'))} end),
+    ok = py:register_function(plus, erlang, '+'),
     Expected = {ok, {1, node(), Self}},
     Expected = py:eval(C, <<"__import__('erlang').where_am_i(1)">>),
     Expected = py:eval(C, <<"__import__('erlang').call('where_am_i', 1)">>),
@@ -441,6 +445,11 @@ functions_of_this_node(Config) ->
     Expected = py:async_await(py:async_call(C, '__main__', ask, [])),
     {ok, N} = py:eval(C, <<"sum(erlang.where_am_i(i)[0] for i in range(500))">>),
     N = lists:sum(lists:seq(0, 499)),
+    %% a thread that nobody here asked for
+    ok = py:exec(C, <<"import threading\ngot = []\n"
+        "t = threading.Thread(target=lambda: got.append(erlang.call('plus', 1, 2)))\nt.start()\nt.join()">>),
+    {ok, [3]} = py:eval(C, <<"got">>),
+    ok = py:unregister_function(plus),
     ok = py:unregister_function(where_am_i),
     {ok, false} = py:eval(C, <<"hasattr(erlang, 'where_am_i')">>),
     {error, {'ErlangError', #{erlang := {error, {not_registered, <<"where_am_i">>}, _}}}} =
@@ -749,6 +758,23 @@ host_killed_leaves_no_orphan(Config) ->
         os:cmd(\"kill -9 \" ++ os:getpid())."]),
     {match, [OsPid]} = re:run(Output, "<(\\d+)>", [{capture, all_but_first, list}]),
     gone(list_to_integer(OsPid)).
+
+default_context_elsewhere(_) ->
+    ok = application:stop(erlang_python),
+    ok = application:set_env(erlang_python, default_context, #{isolation => node, restart => permanent}),
+    {ok, _} = application:ensure_all_started(erlang_python),
+    {ok, OsPid} = py:call(os, getpid, []),
+    ?assertNotEqual(os:getpid(), integer_to_list(OsPid)),
+    {error, stopped} = py:call(os, '_exit', [1]),
+    {ok, 4.0} = py:call(math, sqrt, [16]),
+    {ok, <<"3.", _/binary>>} = py:version(),
+    {ok, _} = py:reload(json),
+    ok = application:stop(erlang_python),
+    ok = application:unset_env(erlang_python, default_context),
+    {ok, _} = application:ensure_all_started(erlang_python),
+    {ok, _} = py:stacks(),
+    {ok, Here} = py:call(os, getpid, []),
+    ?assertEqual(os:getpid(), integer_to_list(Here)).
 
 %% ---- nodes that are there already ----
 
