@@ -55,6 +55,7 @@ groups() ->
             exit_and_kill_leave_the_rest,
             named_context_comes_back,
             restarts_have_an_end,
+            killed_under_load,
             owner_killed,
             environment_and_wrapper,
             virtual_environment,
@@ -683,6 +684,50 @@ restarts_have_an_end(_) ->
     {node_down, {exit_status, 1}} = ended(C, fun() ->
         [{error, stopped} = py:call(C, os, '_exit', [1]) || _ <- lists:seq(1, 6)]
     end).
+
+%% Each request has its one answer, whatever becomes of the node meanwhile.
+killed_under_load(_) ->
+    C = py_test_lib:context(#{isolation => node, restart => permanent, threads => 4}),
+    Self = self(),
+    Callers = [
+        spawn_monitor(fun() ->
+            Answers = [
+                begin
+                    Call = py:call(C, builtins, abs, [-I]),
+                    Refs = [py:spawn_call(C, builtins, abs, [-I]), py:async_call(C, builtins, abs, [-I])],
+                    Gathered = py:async_gather(C, [{builtins, abs, [-I]}]),
+                    _ = I rem 20 =:= 0 andalso (Self ! {reached, I}),
+                    [{I, Answer} || Answer <- [Call, Gathered | [py:await(R) || R <- Refs]]]
+                end
+             || I <- lists:seq(1, 100)
+            ],
+            py_test_lib:no_messages(),
+            exit({answers, lists:append(Answers)})
+        end)
+     || _ <- lists:seq(1, 20)
+    ],
+    %% once they are under way, twice more while they go on
+    _ = [begin receive {reached, At} -> ok end, kill(os_pid_of(C)) end || At <- [20, 40, 60]],
+    All = lists:append([receive {'DOWN', Monitor, process, Pid, {answers, Answers}} -> Answers end || {Pid, Monitor} <- Callers]),
+    8000 = length(All),
+    Odd = [A || {I, A} <- All, A =/= {ok, I}, A =/= {ok, [I]}, A =/= {error, stopped}],
+    ?assertEqual([], Odd),
+    Stopped = length([1 || {_, {error, stopped}} <- All]),
+    true = Stopped > 0 andalso Stopped < 4000,
+    flush_reached(),
+    py_context:stop(C).
+
+%% Of the node that is there now; a request may be caught by the end of the one before.
+os_pid_of(C) ->
+    case py:call(C, os, getpid, []) of
+        {ok, OsPid} -> OsPid;
+        {error, stopped} -> os_pid_of(C)
+    end.
+
+flush_reached() ->
+    receive {reached, _} -> flush_reached()
+    after 0 -> ok
+    end.
 
 owner_killed(_) ->
     C = py_test_lib:context(#{isolation => node}),

@@ -29,6 +29,7 @@ moved_release(Config) ->
     ?assertEqual(0, Status),
     Said = [string:split(Line, "=") || Line <- string:split(Output, "\n", all), string:find(Line, "=") =/= nomatch],
     ?assertEqual(<<"{ok,4.0}">>, said(<<"sqrt">>, Said)),
+    ?assertEqual(<<"{ok,3.0}">>, said(<<"elsewhere">>, Said)),
     {ok, Real} = real_path(Moved),
     ?assertMatch({match, _}, re:run(said(<<"nif">>, Said), "lib/erlang_python-[0-9.]+/ebin/py_nif.beam")),
     ?assertEqual(Real, shared_prefix(Real, said(<<"nif">>, Said))),
@@ -53,6 +54,8 @@ write_project(Dir) ->
         "    {ok, Package} = py:eval(<<\"__import__('erlang').__file__\">>),\n"
         "    io:format(\"package=~ts~n\", [Package]),\n"
         "    io:format(\"nif=~ts~n\", [code:which(py_nif)]),\n"
+        "    {ok, Context} = py_context:start(#{isolation => node}),\n"
+        "    io:format(\"elsewhere=~0p~n\", [py:call(Context, math, sqrt, [9.0])]),\n"
         "    init:stop(),\n"
         "    {ok, spawn_link(fun() -> receive stop -> ok end end)}.\n"
         "stop(_) -> ok.\n").
