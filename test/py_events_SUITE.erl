@@ -47,6 +47,7 @@ groups() ->
         program_gets_much_and_gives_much,
         program_that_does_not_read_holds_writers_back,
         program_is_held_back_while_nobody_reads,
+        program_that_ended_while_nobody_reads,
         program_that_reads_no_more,
         program_ends_by_a_signal,
         program_in_a_directory_with_an_environment,
@@ -229,6 +230,11 @@ fixture() ->
     "    out.resume_reading()\n"
     "    await protocol.ended\n"
     "    return [said, len(b''.join(early)), b''.join(errors)]\n"
+    "async def start_paused(*args):\n"
+    "    transport, _ = await loop()._register_subprocess(Program, *args)\n"
+    "    for fd in (1, 2): transport.get_pipe_transport(fd).pause_reading()\n"
+    "async def resume_output():\n"
+    "    for fd in (1, 2): protocols[-1].transport.get_pipe_transport(fd).resume_reading()\n"
     "async def no_reader(*args):\n"
     "    lost = loop().create_future()\n"
     "    class Reads(Program):\n"
@@ -538,6 +544,17 @@ program_that_does_not_read_holds_writers_back(_) ->
 program_is_held_back_while_nobody_reads(_) ->
     Script = <<"head -c 3000000 /dev/zero; echo done >&2">>,
     {ok, [<<>>, 3000000, <<"done\n">>]} = run(held_back, [<<"sh">>, <<"-c">>, Script]).
+
+program_that_ended_while_nobody_reads(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        Call = fun(F, Args) -> py:async_await(py:async_call(Context, events_fixture, F, Args)) end,
+        {ok, none} = Call(start_paused, [<<"sh">>, <<"-c">>, <<"echo out; echo err >&2; exit 5">>]),
+        wait_seen(<<"exited">>),
+        py_test_lib:eventually(fun() -> [] = [L || L <- element(2, process_info(Loop, links)), is_port(L)] end),
+        {ok, none} = Call(resume_output, []),
+        {ok, [Output, 5]} = Call(ended, []),
+        ?assertEqual([<<"err">>, <<"out">>], lists:sort(string:lexemes(Output, "\n")))
+    end).
 
 program_that_reads_no_more(_) ->
     {ok, [<<"BrokenPipeError">>, 0]} = run(no_reader, [<<"sh">>, <<"-c">>, <<"exec <&-; echo closed; sleep 0.2">>]).

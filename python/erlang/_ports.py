@@ -20,6 +20,7 @@ _WRITE = int(EventType.WRITE)
 _EXIT = int(EventType.SUBPROCESS_EXIT)
 _OUTPUTS = {int(EventType.SUBPROCESS_STDOUT): 1, int(EventType.SUBPROCESS_STDERR): 2}
 _CLOSED = int(EventType.SOCKET_CLOSED)
+_ERROR = int(EventType.SOCKET_ERROR)
 
 _PIECE = 64 * 1024
 _IN_FLIGHT = 2 * _PIECE  # of standard input: on its way to the program; the rest waits here
@@ -38,6 +39,7 @@ class PortTransport(_Channel, asyncio.SubprocessTransport):
         self._input: _InputPipe | _HelpedInputPipe = _InputPipe(self)
         self._outputs: dict[int, _OutputPipe] = {1: _OutputPipe(self, 1)}
         self._open = {1}  # the pipes that connection_lost() waits for
+        self._gone = False
 
     def _event(self, kind: int, data: Any) -> None:
         if kind == _WRITE:
@@ -47,10 +49,16 @@ class PortTransport(_Channel, asyncio.SubprocessTransport):
         elif kind == _EXIT:
             self._exited(data)
         elif kind == _CLOSED:
-            self._tell("py_abort")
-            self._lose(None)
+            self._port_closed()
         else:
             self._fail(_os_error(data), "port error")
+
+    def _port_closed(self) -> None:
+        """No more comes; what has come may still wait in a pipe that is paused."""
+        self._gone = True
+        for pipe in self._outputs.values():
+            pipe._receive(None)
+        self._try_finish()
 
     def _exited(self, status: int) -> None:
         self._outputs[1]._receive(None)  # a port tells of its exit when its output has ended
@@ -69,7 +77,7 @@ class PortTransport(_Channel, asyncio.SubprocessTransport):
             self._try_finish()
 
     def _try_finish(self) -> None:
-        if self._returncode is not None and not self._open and not self._lost:
+        if (self._returncode is not None or self._gone) and not self._open and not self._lost:
             self._tell("py_abort")
             self._lose(None)
 
@@ -140,7 +148,7 @@ class ProgramTransport(PortTransport):
                 self._refuse(_os_error(data))
         elif kind == _WRITE:
             self._stdin._taken(data)
-        else:
+        elif kind != _ERROR:  # the writer found the port closed, and that is told by itself
             super()._event(kind, None if data == "eof" else data)
 
     def _refuse(self, error: Exception) -> None:
@@ -160,6 +168,10 @@ class ProgramTransport(PortTransport):
     def _exited(self, status: int) -> None:
         self._set_returncode(status)
         self._stdin._close(None)
+
+    def _port_closed(self) -> None:
+        self._stdin._close(None)
+        super()._port_closed()
 
     def _lose(self, error: Exception | None) -> None:
         if self._opened.done():
