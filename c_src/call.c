@@ -34,7 +34,7 @@ static void interrupt_again(py_state *st)
  * that it does not fall into the hook next. */
 static PyObject *unraisablehook(PyObject *module, PyObject *args)
 {
-    PyObject *type = PyObject_GetAttrString(args, "exc_type"), *logging, *done;
+    PyObject *type = PyObject_GetAttrString(args, "exc_type"), *logging, *hook, *done;
 
     Py_XDECREF(type);
     if (type == NULL) {
@@ -45,6 +45,10 @@ static PyObject *unraisablehook(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
     }
     logging = PyImport_ImportModule("erlang._logging");
+    if (logging == NULL && (hook = PySys_GetObject("__unraisablehook__")) != NULL) { /* the interpreter ends */
+        PyErr_Clear();
+        return PyObject_CallOneArg(hook, args);
+    }
     done = logging == NULL ? NULL : PyObject_CallMethod(logging, "_unraisable", "(O)", args);
     Py_XDECREF(logging);
     return done;

@@ -65,6 +65,19 @@ typedef struct {
     ERL_NIF_TERM ref, label;
 } start_job;
 
+/* CPython ends the child of a fork with a fatal error while there are interpreters beside the main one. */
+static int refuse_fork(const char *event, PyObject *args, void *data)
+{
+    (void)args;
+    (void)data;
+    if (event[0] == 'o' && (strcmp(event, "os.fork") == 0 || strcmp(event, "os.forkpty") == 0) &&
+        atomic_load(&py_isolated_live) > 0) {
+        PyErr_SetString(PyExc_RuntimeError, "fork: not while there are contexts with an interpreter of their own");
+        return -1;
+    }
+    return 0;
+}
+
 /* Attached to the new interpreter. NULL with an exception, and then nothing of ours is in it. */
 static py_interp *adopt(start_job *job)
 {
@@ -99,11 +112,17 @@ static py_interp *create(start_job *job, char *failure)
         .check_multi_interp_extensions = 1,
         .gil = PyInterpreterConfig_OWN_GIL,
     };
+    static bool hooked; /* the main thread's */
     PyThreadState *host = PyThreadState_Get(), *ts = NULL;
-    PyStatus status = Py_NewInterpreterFromConfig(&ts, &config);
+    PyStatus status;
     py_interp *interp;
     bool booted;
 
+    if (!hooked) {
+        hooked = PySys_AddAuditHook(refuse_fork, NULL) == 0;
+        PyErr_Clear();
+    }
+    status = Py_NewInterpreterFromConfig(&ts, &config);
     if (PyStatus_Exception(status)) {
         snprintf(failure, TEXT_MAX, "%s", status.err_msg == NULL ? "cannot be made" : status.err_msg);
         return NULL;

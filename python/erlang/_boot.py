@@ -32,8 +32,10 @@ def _end_threads() -> None:
     import threading
 
     def wait() -> None:
-        for call in reversed(getattr(threading, "_threading_atexits", [])):
+        calls = getattr(threading, "_threading_atexits", [])
+        for call in reversed(calls):
             call()
+        calls.clear()  # the end of an interpreter would run them again
         here = (threading.current_thread(), threading.main_thread())
         for thread in threading.enumerate():
             if not (thread.daemon or thread in here or isinstance(thread, threading._DummyThread)):
