@@ -48,6 +48,7 @@ groups() ->
         program_that_does_not_read_holds_writers_back,
         program_is_held_back_while_nobody_reads,
         program_that_ended_while_nobody_reads,
+        program_whose_helper_is_killed,
         program_that_reads_no_more,
         program_ends_by_a_signal,
         program_in_a_directory_with_an_environment,
@@ -222,14 +223,13 @@ fixture() ->
     "    out = transport.get_pipe_transport(1)\n"
     "    out.pause_reading()\n"
     "    assert not out.is_reading()\n"
-    "    early, errors = [], []\n"
-    "    protocol.output = early\n"
+    "    errors = []\n"
     "    protocol.pipe_data_received = lambda fd, data: (errors if fd == 2 else protocol.output).append(data)\n"
     "    await asyncio.sleep(0.2)\n"
     "    said = b''.join(errors)\n"
     "    out.resume_reading()\n"
     "    await protocol.ended\n"
-    "    return [said, len(b''.join(early)), b''.join(errors)]\n"
+    "    return [said, len(b''.join(protocol.output)), b''.join(errors)]\n"
     "async def start_paused(*args):\n"
     "    transport, _ = await loop()._register_subprocess(Program, *args)\n"
     "    for fd in (1, 2): transport.get_pipe_transport(fd).pause_reading()\n"
@@ -550,10 +550,28 @@ program_that_ended_while_nobody_reads(_) ->
         Call = fun(F, Args) -> py:async_await(py:async_call(Context, events_fixture, F, Args)) end,
         {ok, none} = Call(start_paused, [<<"sh">>, <<"-c">>, <<"echo out; echo err >&2; exit 5">>]),
         wait_seen(<<"exited">>),
-        py_test_lib:eventually(fun() -> [] = [L || L <- element(2, process_info(Loop, links)), is_port(L)] end),
         {ok, none} = Call(resume_output, []),
         {ok, [Output, 5]} = Call(ended, []),
-        ?assertEqual([<<"err">>, <<"out">>], lists:sort(string:lexemes(Output, "\n")))
+        ?assertEqual([<<"err">>, <<"out">>], lists:sort(string:lexemes(Output, "\n"))),
+        py_test_lib:eventually(fun() -> [] = ports(Loop) end)
+    end).
+
+ports(Loop) ->
+    {links, Links} = process_info(Loop, links),
+    [L || L <- Links, is_port(L)].
+
+program_whose_helper_is_killed(_) ->
+    on_a_loop(fun(Context, Loop) ->
+        Call = fun(F, Args) -> py:async_await(py:async_call(Context, events_fixture, F, Args)) end,
+        {ok, none} = Call(start_paused, [<<"sh">>, <<"-c">>, <<"echo out; exec sleep 60">>]),
+        {ok, OsPid} = Call(pid, []),
+        [Port] = ports(Loop),
+        {os_pid, Helper} = erlang:port_info(Port, os_pid),
+        _ = os:cmd("kill -9 " ++ integer_to_list(Helper)),
+        py_test_lib:eventually(fun() -> false = runs(OsPid) end),
+        {ok, none} = Call(resume_output, []),
+        {ok, [_, none]} = Call(ended, []),
+        py_test_lib:eventually(fun() -> [] = ports(Loop) end)
     end).
 
 program_that_reads_no_more(_) ->
@@ -636,8 +654,7 @@ program_that_nobody_waits_for(_) ->
         {error, cancelled} = py:async_await(Ref),
         true = erlang:resume_process(Loop),
         _ = sys:get_state(Loop),
-        {links, Links} = process_info(Loop, links),
-        ?assertEqual([], [L || L <- Links, is_port(L)]),
+        ?assertEqual([], ports(Loop)),
         ?assertNot(lists:member(<<"made">>, seen()))
     end).
 

@@ -251,7 +251,7 @@ int main(int argc, char **argv)
         return child_setup(argv);
     }
     if (argc > 0 && strcmp(argv[0], ERLPY_PORT) == 0) {
-        return erlpy_port(argv);
+        erlpy_port(argv);
     }
     self = erlpy_self(argc > 0 ? argv[0] : "erlpy");
     app = erlpy_find_app(self);

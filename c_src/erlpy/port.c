@@ -14,6 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,6 +105,9 @@ static void on_sigchld(int sig)
 /* Its errno goes through `report`. */
 static void run_program(const char *dir, char **argv, int report, int stdin_fd, int stdout_fd, int stderr_fd)
 {
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* should somebody kill us */
+#endif
     signal(SIGPIPE, SIG_DFL);
     signal(SIGCHLD, SIG_DFL);
     if ((*dir == '\0' || chdir(dir) == 0) && dup2(stdin_fd, 0) >= 0 && dup2(stdout_fd, 1) >= 0 &&
@@ -289,7 +295,7 @@ static void reap(void)
     }
 }
 
-int erlpy_port(char **argv)
+void erlpy_port(char **argv)
 {
     struct sigaction action = {.sa_handler = on_sigchld, .sa_flags = SA_RESTART | SA_NOCLDSTOP};
 
@@ -302,7 +308,7 @@ int erlpy_port(char **argv)
     sigaction(SIGCHLD, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
     start(argv[2], argv + 3, argv[1][0] == '1');
-    while (!exited || outputs[0].fd >= 0 || outputs[1].fd >= 0) {
+    for (;;) { /* until the port is closed: a command that finds us gone would end it with what is still to be read */
         struct pollfd fds[] = {
             {.fd = 0, .events = POLLIN},
             {.fd = sigchld[0], .events = POLLIN},
@@ -332,5 +338,4 @@ int erlpy_port(char **argv)
             read_commands();
         }
     }
-    return 0;
 }

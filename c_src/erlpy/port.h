@@ -29,7 +29,7 @@ enum {
     ERLPY_PORT_EXITED,     /* 4 bytes, signed: the status, or minus the signal */
 };
 
-/* The whole of it. One thread. */
-int erlpy_port(char **argv);
+/* The whole of it; ends the process. One thread. */
+void erlpy_port(char **argv) __attribute__((noreturn));
 
 #endif
