@@ -12,6 +12,8 @@
 -export([json_is_read_back_and_compared/1]).
 -export([a_wrong_answer_fails_the_bench/1]).
 -export([the_table_shows_all_magnitudes/1]).
+-export([an_absent_erlport_is_skipped_by_name/1]).
+-export([an_erlport_that_fails_is_skipped_by_name/1]).
 
 -spec suite() -> [{timetrap, {minutes, pos_integer()}}].
 suite() ->
@@ -74,3 +76,37 @@ a_wrong_answer_fails_the_bench(_Config) ->
 the_table_shows_all_magnitudes(_Config) ->
     Rows = [{<<"ns">>, [[5.0e-8]]}, {<<"us">>, [[5.0e-6]]}, {<<"ms">>, [[0.5]]}, {<<"x_unfairness">>, [[1.5]]}],
     ok = py_unified_bench:table(Rows, []).
+
+an_absent_erlport_is_skipped_by_name(Config) ->
+    Skipped = erlport_benches(proplists:get_value(priv_dir, Config)),
+    ["ErlPort is not on the code path (ERLPORT=dir)"] = lists:usort([Why || #{skip := Why} <- Skipped]).
+
+an_erlport_that_fails_is_skipped_by_name(Config) ->
+    Dir = filename:join(proplists:get_value(priv_dir, Config), "fails"),
+    Ebin = filename:join([Dir, "erlport-1.0", "ebin"]),
+    ok = filelib:ensure_path(Ebin),
+    Modules = [erlport, python],
+    [ok = file:write_file(filename:join(Ebin, atom_to_list(M) ++ ".beam"), failing(M)) || M <- Modules],
+    try
+        Skipped = erlport_benches(Dir),
+        [Why] = lists:usort([Why || #{skip := Why} <- Skipped]),
+        {match, _} = re:run(Why, "^ErlPort does not work with .*: no_python$")
+    after
+        true = code:del_path(Ebin),
+        [true = code:delete(M) || M <- Modules]
+    end.
+
+erlport_benches(Dir) ->
+    Before = os:getenv("ERLPORT", ""),
+    true = os:putenv("ERLPORT", Dir),
+    Benches = [B || #{name := <<"other_erlport_", _/binary>>} = B <- py_bench_others:benches()],
+    true = os:putenv("ERLPORT", Before),
+    7 = length(Benches),
+    Benches.
+
+%% Code of a module whose start/1 gives an error.
+failing(Module) ->
+    Error = {tuple, 1, [{atom, 1, error}, {atom, 1, no_python}]},
+    Start = {function, 1, start, 1, [{clause, 1, [{var, 1, '_'}], [], [Error]}]},
+    {ok, Module, Code} = compile:forms([{attribute, 1, module, Module}, {attribute, 1, export, [{start, 1}]}, Start]),
+    Code.

@@ -28,13 +28,13 @@ calls() ->
 %% Seconds of one py:call(math, sqrt, [16.0]) of one caller.
 -spec sync_call(pos_integer()) -> float().
 sync_call(N) ->
-    py_bench_lib:per_op(N, fun() -> repeat(N, fun sqrt/0) end).
+    py_bench_lib:per_op(N, fun() -> py_bench_lib:repeat(N, fun sqrt/0) end).
 
 %% Seconds of a call, N calls by Concurrency callers, and how the slowest caller was served: its time by the mean.
 -spec concurrent(pos_integer(), pos_integer()) -> #{time := float(), unfairness := float()}.
 concurrent(N, Concurrency) ->
     Each = N div Concurrency,
-    {Seconds, Times} = py_bench_lib:in_parallel(Concurrency, fun() -> repeat(Each, fun sqrt/0) end),
+    {Seconds, Times} = py_bench_lib:in_parallel(Concurrency, fun() -> py_bench_lib:repeat(Each, fun sqrt/0) end),
     #{time => Seconds / (Each * Concurrency), unfairness => lists:max(Times) / (lists:sum(Times) / Concurrency)}.
 
 -spec sqrt() -> {ok, float()}.
@@ -44,7 +44,8 @@ sqrt() ->
 -spec identity(pos_integer()) -> float().
 identity(N) ->
     ok = py:exec(<<"def bench_identity(x): return x">>),
-    py_bench_lib:per_op(N, fun() -> repeat(N, fun() -> {ok, 7} = py:call('__main__', bench_identity, [7]) end) end).
+    Call = fun() -> {ok, 7} = py:call('__main__', bench_identity, [7]) end,
+    py_bench_lib:per_op(N, fun() -> py_bench_lib:repeat(N, Call) end).
 
 %% While another call of the same context sleeps.
 -spec beside_sleep(pos_integer()) -> float().
@@ -57,13 +58,13 @@ beside_sleep(N) ->
 -spec casts(pos_integer()) -> float().
 casts(N) ->
     py_bench_lib:per_op(N, fun() ->
-        repeat(N, fun() -> ok = py:cast(math, sqrt, [16.0]) end),
+        py_bench_lib:repeat(N, fun() -> ok = py:cast(math, sqrt, [16.0]) end),
         sqrt()
     end).
 
 -spec evals(pos_integer()) -> float().
 evals(N) ->
-    py_bench_lib:per_op(N, fun() -> repeat(N, fun() -> {ok, 3} = py:eval(<<"1 + 2">>) end) end).
+    py_bench_lib:per_op(N, fun() -> py_bench_lib:repeat(N, fun() -> {ok, 3} = py:eval(<<"1 + 2">>) end) end).
 
 %% There and back through a Python identity.
 -spec payloads() -> [py_bench_lib:bench()].
@@ -83,8 +84,9 @@ payloads() ->
 payload(Name, Term, N) ->
     Run = fun() ->
         ok = py:exec(<<"def bench_identity(x): return x">>),
-        {ok, Term} = py:call('__main__', bench_identity, [Term]),
-        py_bench_lib:per_op(N, fun() -> repeat(N, fun() -> {ok, _} = py:call('__main__', bench_identity, [Term]) end) end)
+        Call = fun() -> {ok, _} = py:call('__main__', bench_identity, [Term]) end,
+        {ok, Term} = Call(),
+        py_bench_lib:per_op(N, fun() -> py_bench_lib:repeat(N, Call) end)
     end,
     #{name => <<"payload_", Name/binary>>, run => Run}.
 
@@ -115,7 +117,7 @@ coroutines() ->
 -spec async_call(pos_integer()) -> float().
 async_call(N) ->
     coroutines(),
-    py_bench_lib:per_op(N, fun() -> repeat(N, fun noop/0) end).
+    py_bench_lib:per_op(N, fun() -> py_bench_lib:repeat(N, fun noop/0) end).
 
 -spec noop() -> {ok, 7}.
 noop() ->
@@ -129,7 +131,8 @@ async_latency() ->
 -spec async_concurrent(pos_integer(), pos_integer()) -> float().
 async_concurrent(N, Concurrency) ->
     coroutines(),
-    {Seconds, _} = py_bench_lib:in_parallel(Concurrency, fun() -> repeat(N div Concurrency, fun noop/0) end),
+    Each = N div Concurrency,
+    {Seconds, _} = py_bench_lib:in_parallel(Concurrency, fun() -> py_bench_lib:repeat(Each, fun noop/0) end),
     Seconds / N.
 
 %% Seconds of one coroutine of a batch.
@@ -146,7 +149,8 @@ gather(Batches, Size, Spec, Answer) ->
     coroutines(),
     Specs = lists:duplicate(Size, Spec),
     Answers = lists:duplicate(Size, Answer),
-    py_bench_lib:per_op(Batches * Size, fun() -> repeat(Batches, fun() -> {ok, Answers} = py:async_gather(Specs) end) end).
+    Batch = fun() -> {ok, Answers} = py:async_gather(Specs) end,
+    py_bench_lib:per_op(Batches * Size, fun() -> py_bench_lib:repeat(Batches, Batch) end).
 
 -spec streams() -> [py_bench_lib:bench()].
 streams() ->
@@ -250,13 +254,6 @@ loop_source() ->
         "    a.close(); b.close()\n"
         "    return took / n\n"
     >>.
-
--spec repeat(non_neg_integer(), fun(() -> term())) -> ok.
-repeat(0, _) ->
-    ok;
-repeat(N, Fun) ->
-    _ = Fun(),
-    repeat(N - 1, Fun).
 
 -spec name(string(), pos_integer()) -> binary().
 name(Prefix, N) ->

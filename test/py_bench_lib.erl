@@ -5,6 +5,7 @@
 -export([measure/3]).
 -export([distributed/0]).
 -export([per_op/2]).
+-export([repeat/2]).
 -export([in_parallel/2]).
 -export([latency_stats/1]).
 -export([latencies/2]).
@@ -53,6 +54,14 @@ per_op(N, Fun) ->
     Start = erlang:monotonic_time(),
     _ = Fun(),
     seconds(erlang:monotonic_time() - Start) / N.
+
+%% Runs Fun N times.
+-spec repeat(non_neg_integer(), fun(() -> term())) -> ok.
+repeat(0, _) ->
+    ok;
+repeat(N, Fun) ->
+    _ = Fun(),
+    repeat(N - 1, Fun).
 
 %% Runs Fun in Count processes at once; they start together. Gives seconds until the last is done, and how long each
 %% took.

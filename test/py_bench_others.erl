@@ -42,6 +42,7 @@ port() ->
 -spec port_calls(pos_integer()) -> float().
 port_calls(N) ->
     Port = open_port({spawn_executable, python()}, [{args, ["-c", ?PORT_WORKER]}, {packet, 4}, binary]),
+    ok = port_loop(Port, N div 10),
     Seconds = py_bench_lib:per_op(N, fun() -> port_loop(Port, N) end),
     true = port_close(Port),
     Seconds.
@@ -57,33 +58,103 @@ port_loop(Port, N) ->
 
 %% ---- ErlPort ----
 
+%% Its Erlang process and its Python process serve one call at a time; hence the pool.
 -spec erlport() -> [py_bench_lib:bench()].
 erlport() ->
-    Module = python, % ErlPort's
-    Names = [<<"other_erlport_1">>, <<"other_erlport_100">>],
-    case [D || D <- [os:getenv("ERLPORT")], is_list(D)] of
-        [Dir] -> _ = code:add_pathz(filename:join(Dir, "ebin"));
-        [] -> ok
-    end,
-    case code:ensure_loaded(Module) of
-        {error, _} ->
-            [#{name => Name, run => fun() -> 0.0 end, skip => "ErlPort is not on the code path (ERLPORT=dir)"} || Name <- Names];
-        {module, Module} ->
-            [
-                #{name => Name, run => fun() -> erlport_calls(Module, 20000, Callers) end}
-             || {Name, Callers} <- lists:zip(Names, [1, 100])
-            ]
+    Benches = [
+        #{name => <<"other_erlport_1">>, run => fun() -> erlport_calls(10000, 1, 1) end},
+        #{name => <<"other_erlport_10">>, run => fun() -> erlport_calls(20000, 10, 1) end},
+        #{name => <<"other_erlport_100">>, run => fun() -> erlport_calls(20000, 100, 1) end},
+        #{name => <<"other_erlport_1000">>, run => fun() -> erlport_calls(20000, 1000, 1) end},
+        #{name => <<"other_erlport_100_pool_of_4">>, run => fun() -> erlport_calls(20000, 100, 4) end},
+        #{name => <<"other_erlport_binary_1k">>, run => fun() -> erlport_payload(5000, binary:copy(<<"x">>, 1024)) end},
+        #{name => <<"other_erlport_ints_1000">>, run => fun() -> erlport_payload(500, lists:seq(1, 1000)) end}
+    ],
+    case erlport_works() of
+        true -> Benches;
+        {false, Why} -> [B#{skip => Why} || B <- Benches]
     end.
 
--spec erlport_calls(module(), pos_integer(), pos_integer()) -> float().
-erlport_calls(Module, N, Callers) ->
-    {ok, Python} = Module:start([{python, python()}]),
-    Each = N div Callers,
-    {Seconds, _} = py_bench_lib:in_parallel(Callers, fun() ->
-        [4.0 = Module:call(Python, math, sqrt, [16.0]) || _ <- lists:seq(1, Each)]
-    end),
-    ok = Module:stop(Python),
-    Seconds / (Each * Callers).
+%% ERLPORT names ErlPort's directory, or one that holds it. The former must itself be called erlport or erlport-VERSION:
+%% ErlPort looks for its priv directory by code:priv_dir/1.
+-spec erlport_works() -> true | {false, Why :: string()}.
+erlport_works() ->
+    Given = [Dir || Dir <- [os:getenv("ERLPORT", "")], Dir =/= ""],
+    Ebins = [filename:join([Dir, Below, "ebin"]) || Dir <- Given, Below <- ["", "erlport", "erlport-*"]],
+    ok = code:add_pathsz(lists:append([filelib:wildcard(Ebin) || Ebin <- Ebins])),
+    case code:ensure_loaded(erlport) of
+        {module, _} -> erlport_answers();
+        {error, _} -> {false, "ErlPort is not on the code path (ERLPORT=dir)"}
+    end.
+
+-spec erlport_answers() -> true | {false, Why :: string()}.
+erlport_answers() ->
+    try with_erlport(1, fun({Python}) -> erlport_sqrt(Python) end) of
+        ok -> true
+    catch
+        _:Why -> {false, lists:flatten(io_lib:format("ErlPort does not work with ~ts: ~0tp", [python(), Why]))}
+    end.
+
+%% Gives Fun Count instances, each a Python process, that have answered.
+-spec with_erlport(pos_integer(), fun((tuple()) -> Result)) -> Result.
+with_erlport(Count, Fun) ->
+    Module = python, % ErlPort's
+    Pool = [started(Module:start([{python, python()}])) || _ <- lists:seq(1, Count)],
+    _ = [erlport_sqrt(Python) || Python <- Pool],
+    Result = Fun(list_to_tuple(Pool)),
+    lists:foreach(
+        fun(Python) ->
+            Monitor = monitor(process, Python),
+            ok = Module:stop(Python),
+            receive
+                {'DOWN', Monitor, process, Python, normal} -> ok
+            end
+        end,
+        Pool
+    ),
+    Result.
+
+-spec started({ok, pid()} | {error, term()}) -> pid().
+started({ok, Python}) -> Python;
+started({error, Why}) -> error(Why).
+
+-spec erlport_sqrt(pid()) -> ok.
+erlport_sqrt(Python) ->
+    4.0 = erlport_call(Python, math, sqrt, [16.0]),
+    ok.
+
+-spec erlport_call(pid(), atom(), atom(), [term()]) -> term().
+erlport_call(Python, PyModule, Function, Args) ->
+    Module = python,
+    Module:call(Python, PyModule, Function, Args).
+
+%% Seconds of a call, N calls by Callers, each of which keeps to one of Count instances.
+-spec erlport_calls(pos_integer(), pos_integer(), pos_integer()) -> float().
+erlport_calls(N, Callers, Count) ->
+    with_erlport(Count, fun(Pool) ->
+        Run = fun(Each) ->
+            Turn = atomics:new(1, []),
+            {Seconds, _} = py_bench_lib:in_parallel(Callers, fun() ->
+                Python = element(atomics:add_get(Turn, 1, 1) rem Count + 1, Pool),
+                py_bench_lib:repeat(Each, fun() -> erlport_sqrt(Python) end)
+            end),
+            Seconds / (Each * Callers)
+        end,
+        _ = Run(max(1, N div Callers div 10)),
+        Run(N div Callers)
+    end).
+
+%% There and back through a Python identity.
+-spec erlport_payload(pos_integer(), term()) -> float().
+erlport_payload(N, Term) ->
+    with_erlport(1, fun({Python}) ->
+        Source = <<"def bench_identity(x): return x\nimport builtins\nbuiltins.bench_identity = bench_identity">>,
+        undefined = erlport_call(Python, builtins, exec, [Source]),
+        Call = fun() -> erlport_call(Python, builtins, bench_identity, [Term]) end,
+        Term = Call(),
+        py_bench_lib:repeat(N div 10, Call),
+        py_bench_lib:per_op(N, fun() -> py_bench_lib:repeat(N, Call) end)
+    end).
 
 %% ---- HTTP ----
 
