@@ -159,7 +159,7 @@ def test_program_can_be_killed() -> None:
         transport.kill()
         return await Process(transport, protocol, loop).wait()
 
-    assert run(main()) == 137
+    assert run(main()) == -9
 
 
 def test_program_that_is_not_there() -> None:
@@ -171,18 +171,21 @@ def test_program_that_is_not_there() -> None:
     run(main())
 
 
-def test_stdin_cannot_be_closed_alone() -> None:
-    async def main() -> None:
+def test_stdin_can_be_closed_alone() -> None:
+    async def main() -> tuple[bytes, int | None]:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop._register_subprocess(asyncio.SubprocessProtocol, "/bin/cat")
-        pipe = transport.get_pipe_transport(0)
-        assert isinstance(pipe, asyncio.WriteTransport)
-        assert not pipe.can_write_eof()
-        with pytest.raises(NotImplementedError):
-            pipe.write_eof()
-        transport.kill()
+        transport, protocol = await loop._register_subprocess(
+            lambda: SubprocessStreamProtocol(2**16, loop), "/bin/sh", "-c", "cat; echo end"
+        )
+        process = Process(transport, protocol, loop)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdin.can_write_eof()
+        process.stdin.write(b"all\n")
+        process.stdin.write_eof()
+        return await process.stdout.read(), await process.wait()
 
-    run(main())
+    assert run(main()) == (b"all\nend\n", 0)
 
 
 def test_needs_a_loop_of_ours() -> None:
