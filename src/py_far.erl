@@ -1,6 +1,6 @@
-%% Refs between nodes. Where the object is, {py_ref, Type, Ref} is kept in the table of py_node under {{Relay, Id}, ...}; on
-%% its way it is {'$py_far', Type, Id}; where it is used it is {py_ref, Type, Far}, and when nobody has that any more, its
-%% relay hears of it (c_src/far.h). Terms are looked through only while there are refs.
+%% Refs between nodes. Where the object is, {py_ref, Type, Ref} is kept in the table of py_node under {{Relay, Id}, ...};
+%% on its way it is {'$py_far', Type, Id}; where it is used it is {py_ref, Type, Far}, and when nobody has that any more,
+%% its relay hears of it (c_src/far.h). Terms are looked through only while there are refs.
 -module(py_far).
 
 -export([hold/3]).
@@ -128,15 +128,17 @@ replaced(Term, Fun) ->
         false -> {Term, false}
     end.
 
+-define(IS_REF(Tag, Type, Id), Tag =:= py_ref, is_reference(Id); Tag =:= '$py_far', is_binary(Type)).
+
 -spec contains(term()) -> boolean().
-contains({Tag, Type, Id}) when Tag =:= py_ref, is_reference(Id); Tag =:= '$py_far', is_binary(Type) -> true;
+contains({Tag, Type, Id}) when ?IS_REF(Tag, Type, Id) -> true;
 contains([Head | Tail]) -> contains(Head) orelse contains(Tail);
 contains(Tuple) when is_tuple(Tuple) -> contains(tuple_to_list(Tuple));
 contains(Map) when is_map(Map) -> contains(maps:to_list(Map));
 contains(_) -> false.
 
 -spec replace(Term, fun((tuple()) -> tuple())) -> Term.
-replace({Tag, Type, Id} = Ref, Fun) when Tag =:= py_ref, is_reference(Id); Tag =:= '$py_far', is_binary(Type) -> Fun(Ref);
+replace({Tag, Type, Id} = Ref, Fun) when ?IS_REF(Tag, Type, Id) -> Fun(Ref);
 replace([Head | Tail], Fun) -> [replace(Head, Fun) | replace(Tail, Fun)];
 replace(Tuple, Fun) when is_tuple(Tuple) -> list_to_tuple(replace(tuple_to_list(Tuple), Fun));
 replace(Map, Fun) when is_map(Map) -> maps:from_list(replace(maps:to_list(Map), Fun));

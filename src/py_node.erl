@@ -3,8 +3,8 @@
 %% (py_node_server), a process beside the context. See docs/nodes.md and docs/design.md.
 %%
 %% The table: {Ref, Relay, Caller} of a request that can be cancelled or a stream, as long as it is open; {{relay, Pid}}
-%% of each relay, and {{handle, Pid}, Handle}; {{server, Pid}, Relay, FirstId} of each server; {{slot, N}, Pid} of the names
-%% of nodes; and what py_far has there.
+%% of each relay, and {{handle, Pid}, Handle}; {{server, Pid}, Relay, FirstId} of each server; {{slot, N}, Pid} of the
+%% names of nodes; and what py_far has there.
 -module(py_node).
 
 -export([init_table/0]).
@@ -96,8 +96,11 @@ isolation({?MODULE, _, _, _, Isolation}) ->
     Isolation.
 
 %% As py_nif:submit/9. Whether the queue there is full shows in the reply; only a cast waits for that.
--spec submit(handle(), reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), non_neg_integer()) ->
-    ok | {error, overloaded | noproc | stopped | system_limit}.
+-spec submit(Handle, reference(), call | eval | exec, term(), term(), term(), map() | [], timeout(), Flags) ->
+    ok | {error, overloaded | noproc | stopped | system_limit}
+when
+    Handle :: handle(),
+    Flags :: non_neg_integer().
 submit(Handle, Ref, Op, Target, Function, Args, Kwargs, Timeout, Flags) ->
     Payload = {submit, Op, Target, Function, Args, Kwargs, Timeout, Flags, chain()},
     Kind =
@@ -181,8 +184,10 @@ control(Handle, What) ->
         Error -> Error
     end.
 
-%% A relay that has closed stays for a while and answers, so one that lives when it is looked at hears what is sent then.
--spec send(handle(), plain | tracked | cast | starting, reference(), timeout(), payload()) -> ok | {error, overloaded | noproc}.
+%% A relay that has closed stays for a while and answers, so one that lives when it is looked at hears what is sent
+%% then.
+-spec send(handle(), plain | tracked | cast | starting, reference(), timeout(), payload()) ->
+    ok | {error, overloaded | noproc}.
 send({?MODULE, Relay, Open, MaxOpen, _}, Kind, Ref, Timeout, Payload) ->
     ok = counters:add(Open, 1, 1),
     case {is_process_alive(Relay), counters:get(Open, 1) > MaxOpen, py_far:unwrap(Payload, Relay)} of
@@ -232,8 +237,8 @@ home(Callers) ->
         [] -> here
     end.
 
-%% Runs a function of the other node in a process there that is linked to this one: each dies with the other. Refs in its
-%% arguments and its result are those of the relay there that a server here works for.
+%% Runs a function of the other node in a process there that is linked to this one: each dies with the other. Refs in
+%% its arguments and its result are those of the relay there that a server here works for.
 -spec call_home(node(), py_callback:target(), [term()], py_callback:chain()) -> py_callback:answer().
 call_home(Home, Target, Args, Chain) ->
     Ref = make_ref(),

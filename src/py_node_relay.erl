@@ -22,6 +22,8 @@
 -define(RESTARTS, 5).
 -define(RESTARTS_MS, 60000).
 
+%% far: with refs of the other node in it.
+-type payload() :: py_node:payload() | {far, py_node:payload()}.
 -type kind() :: plain | tracked | cast | starting | stream.
 
 -record(open, {
@@ -124,7 +126,7 @@ terminate(_Reason, State) ->
 
 %% ---- requests ----
 
--spec request(kind(), reference(), pid(), timeout(), py_node:payload() | {far, py_node:payload()}, #state{}) -> #state{}.
+-spec request(kind(), reference(), pid(), timeout(), payload(), #state{}) -> #state{}.
 request(Kind, Ref, Caller, _Timeout, _Payload, #state{server = undefined} = State) ->
     Caller ! {Ref, {error, noproc}},
     forget(Kind, Ref, State);
@@ -143,7 +145,7 @@ request(Kind, Ref, Caller, Timeout, Payload, #state{open = Open, monitors = Moni
     }.
 
 %% A chain that came from there goes on there; of another the trace and the callers do.
--spec of_chain(py_node:payload() | {far, py_node:payload()}, #state{}) -> term().
+-spec of_chain(payload(), #state{}) -> term().
 of_chain({far, Payload}, State) ->
     {far, of_chain(Payload, State)};
 of_chain({control, _} = Payload, _State) ->
@@ -266,7 +268,7 @@ ended(Reason, State) ->
     Reopened =
         case Restart andalso open(Stopped#state{peer = undefined, ends = Ends}) of
             {ok, New} ->
-                logger:warning("the node of Python context ~p ended (~tp), and was started again", [State#state.owner, Why]),
+                logger:warning("node of Python context ~p ended (~tp), started again", [State#state.owner, Why]),
                 New;
             false ->
                 Why;

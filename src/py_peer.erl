@@ -70,7 +70,7 @@ start_link(Options) ->
                     {error, Reason}
             end;
         false ->
-            {error, {not_alive, <<"isolation => node needs Erlang distribution: start this node with -sname or -name">>}}
+            {error, {not_alive, <<"isolation => node needs distribution: start this node with -sname or -name">>}}
     end.
 
 %% Returns when the OS process is gone. Python's atexit callbacks run.
