@@ -221,17 +221,25 @@ name(Slot) ->
 
 -spec command(options()) -> {file:filename(), [string()]}.
 command(Options) ->
-    Root = code:root_dir(),
-    Erl = filename:join([Root, "erts-" ++ erlang:system_info(version), "bin", "erlexec"]),
+    Erl = filename:join(bin_dir(), "erlexec"),
     Args =
         ["-noinput", "-hidden", "-setcookie", binary_to_list(binary:encode_hex(placeholder()))] ++
-            boot_script(Root) ++
+            boot_script(code:root_dir()) ++
             lists:append([flag(F) || F <- ?FLAGS]) ++
             ["-pa", filename:absname(filename:dirname(code:which(?MODULE)))] ++
             maps:get(args, Options, []) ++ ["-s", atom_to_list(?MODULE), "boot"],
     case maps:get(wrap, Options, []) of
         [] -> {Erl, Args};
         [Program | Before] -> {Program, Before ++ [Erl | Args]}
+    end.
+
+%% Of the emulator that runs this node, or, in a program of erlpy, of its release.
+-spec bin_dir() -> file:filename().
+bin_dir() ->
+    Own = os:getenv("BINDIR", ""),
+    case filelib:is_regular(filename:join(Own, "erlexec")) of
+        true -> Own;
+        false -> filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin"])
     end.
 
 %% What stands in the command line until the real cookie is set.
@@ -262,10 +270,9 @@ flag(Flag) ->
 %% Without the flags that made this node what it is: its name may be among them.
 -spec environment(options()) -> [{string(), string() | false}].
 environment(Options) ->
-    Root = code:root_dir(),
     [
-        {"ROOTDIR", Root},
-        {"BINDIR", filename:join([Root, "erts-" ++ erlang:system_info(version), "bin"])},
+        {"ROOTDIR", code:root_dir()},
+        {"BINDIR", bin_dir()},
         {"EMU", "beam"},
         {"PROGNAME", "erl"},
         {"ERL_FLAGS", false},
