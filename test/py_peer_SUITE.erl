@@ -71,7 +71,9 @@ names_are_unique(_) ->
     {error, {already_started, _}} = py_context:start(#{isolation => node, name => default}).
 
 segfault_answers_open_requests(_) ->
-    C = py_test_lib:context(#{isolation => node, threads => 2}),
+    %% a checker is to leave it alone
+    Env = [{Name, os:getenv(Name, "") ++ ":handle_segv=0"} || Name <- ["ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"]],
+    C = py_test_lib:context(#{isolation => node, threads => 2, env => Env}),
     OsPid = os_pid(C),
     Sleeping = [py:spawn_call(C, time, sleep, [1000]) || _ <- [1, 2, 3]],
     Async = py:async_call(C, asyncio, sleep, [1000]),
