@@ -215,7 +215,7 @@ ERL_NIF_TERM py_request_message(ErlNifEnv *env, py_request *req, ERL_NIF_TERM re
 
 py_sending py_request_sending(py_request *req)
 {
-    py_sending sending = req->tracked ? &shard_of(ref_hash(req->ref))->sending : NULL;
+    py_sending sending = req->tracked ? &shard_of(req->table_hash)->sending : NULL;
 
     if (sending != NULL) {
         atomic_fetch_add(sending, 1);
