@@ -1,6 +1,6 @@
 %% Runs what the README and docs/*.md show. A block marked `erlang` is shell expressions, whose patterns must match; the
-%% bindings of a page last to its end. A block marked `python` is executed in the default context. Other marks are not
-%% run.
+%% bindings of a page last to its end; one marked `erlang 3.13` runs with that Python or a later one. A block marked
+%% `python` is executed in the default context. Other marks are not run.
 -module(py_docs_SUITE).
 
 -include_lib("common_test/include/ct.hrl").
@@ -61,7 +61,7 @@ blocks([], _, Found) ->
 blocks(["```" ++ Mark | Lines], N, Found) ->
     {Code, Rest} = lists:splitwith(fun(Line) -> Line =/= "```" end, Lines),
     Found1 =
-        case Mark of
+        case mark(Mark) of
             "erlang" -> [{erlang, N + 1, lists:append([L ++ "\n" || L <- Code])} | Found];
             "python" -> [{python, N + 1, lists:append([L ++ "\n" || L <- Code])} | Found];
             _ -> Found
@@ -69,6 +69,16 @@ blocks(["```" ++ Mark | Lines], N, Found) ->
     blocks(tl(Rest), N + 2 + length(Code), Found1);
 blocks([_ | Lines], N, Found) ->
     blocks(Lines, N + 1, Found).
+
+-spec mark(string()) -> string().
+mark("erlang " ++ Since) ->
+    Numbers = fun(Version) -> [list_to_integer(N) || N <- string:lexemes(Version, ".")] end,
+    case lists:sublist(Numbers(binary_to_list(py_nif:python_version())), 2) >= Numbers(Since) of
+        true -> "erlang";
+        false -> "text"
+    end;
+mark(Mark) ->
+    Mark.
 
 -spec run(file:filename(), block(), erl_eval:binding_struct()) -> erl_eval:binding_struct().
 run(File, {python, Line, Code}, Bindings) ->

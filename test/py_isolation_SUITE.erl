@@ -55,7 +55,10 @@ groups() ->
 init_per_suite(Config) ->
     case supported() of
         true -> py_test_lib:start(Config);
-        false -> {skip, "interpreters with their own GIL need Python 3.13"}
+        false ->
+            {ok, _} = application:ensure_all_started(erlang_python),
+            {error, {isolation, interpreter, <<"needs Python 3.13">>}} = py_context:start(#{isolation => interpreter}),
+            {skip, "interpreters with their own GIL need Python 3.13"}
     end.
 
 end_per_suite(Config) -> py_test_lib:stop(Config).
