@@ -1,5 +1,4 @@
-%% Contexts with a Python interpreter of their own: what is theirs, running in parallel, refs across, and their end. In the
-%% group `reused` cases of the other suites run with such a context in the place of the default one.
+%% Contexts with a Python interpreter of their own: what is theirs, running in parallel, refs across, and their end.
 -module(py_isolation_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").
@@ -45,12 +44,8 @@ all() ->
         many_at_once,
         hundred_started_and_stopped,
         application_stops_with_contexts,
-        vm_ends_with_contexts,
-        {group, reused}
+        vm_ends_with_contexts
     ].
-
-groups() ->
-    [{reused, [], [calls, types, coroutines, streams, callbacks, outputs, errors]}].
 
 init_per_suite(Config) ->
     case supported() of
@@ -63,24 +58,9 @@ init_per_suite(Config) ->
 
 end_per_suite(Config) -> py_test_lib:stop(Config).
 
-init_per_group(reused, Config) ->
-    ok = application:stop(erlang_python),
-    Before = application:get_env(erlang_python, default_context),
-    ok = application:set_env(erlang_python, default_context, #{isolation => interpreter}),
-    {ok, _} = application:ensure_all_started(erlang_python),
-    [{default_context, Before} | Config].
-
-end_per_group(reused, Config) ->
-    ok = application:stop(erlang_python),
-    case proplists:get_value(default_context, Config) of
-        {ok, Before} -> application:set_env(erlang_python, default_context, Before);
-        undefined -> application:unset_env(erlang_python, default_context)
-    end,
-    {ok, _} = application:ensure_all_started(erlang_python),
-    ok.
-
 end_per_testcase(_Case, _Config) ->
-    [ok = py_context:stop(Pid) || #{isolation := interpreter, name := Name, pid := Pid} <- maps:get(running_contexts, py:info()), Name =/= default],
+    #{running_contexts := Contexts} = py:info(),
+    [ok = py_context:stop(Pid) || #{isolation := interpreter, name := Name, pid := Pid} <- Contexts, Name =/= default],
     py_test_lib:no_messages().
 
 supported() ->
@@ -123,14 +103,15 @@ modules_and_main_are_its_own(_) ->
     [
         begin
             ?assertMatch(?ERROR('NameError'), py:eval(Other, "x")),
-            ?assertEqual({ok, [false, false]}, py:eval(Other, "[hasattr(__import__('json'), 'mark'), '/nowhere' in __import__('sys').path]"))
+            ?assertEqual({ok, false}, py:eval(Other, "hasattr(__import__('json'), 'mark')")),
+            ?assertEqual({ok, false}, py:eval(Other, "'/nowhere' in __import__('sys').path"))
         end
      || Other <- [B, py:context()]
     ],
     ?assertEqual({ok, true}, py:eval(A, "__import__('erlang')._calls.__name__ == 'erlang._calls'")),
-    Ids = [maps:get(interpreter, py_context:info(C)) || C <- [A, B, py:context()]],
-    ?assertEqual(3, length(lists:usort(Ids))),
-    ?assertEqual([interpreter, interpreter, thread], [maps:get(isolation, py_context:info(C)) || C <- [A, B, py:context()]]),
+    Infos = [py_context:info(C) || C <- [A, B, py:context()]],
+    ?assertEqual(3, length(lists:usort([Id || #{interpreter := Id} <- Infos]))),
+    ?assertEqual([interpreter, interpreter, thread], [I || #{isolation := I} <- Infos]),
     ok = py_context:stop(A),
     drop(B).
 
@@ -177,8 +158,8 @@ modules_of_the_library(_) ->
         ?assertEqual({M, ok}, {M, py:exec(C, ["import ", M])})
      || M <- [
             "asyncio", "concurrent.futures", "csv", "ctypes", "datetime", "decimal", "hashlib", "json", "logging",
-            "multiprocessing", "random", "re", "resource", "sqlite3", "ssl", "threading", "unicodedata", "uuid", "xml.etree.ElementTree",
-            "zlib", "zoneinfo"
+            "multiprocessing", "random", "re", "resource", "sqlite3", "ssl", "threading", "unicodedata", "uuid",
+            "xml.etree.ElementTree", "zlib", "zoneinfo"
         ]
     ],
     drop(C).
@@ -257,7 +238,8 @@ stacks_while_it_computes(_) ->
     Spinning = py:spawn_call(C, '__main__', spins_here, []),
     py_test_lib:eventually(fun() ->
         {ok, Stacks} = py:stacks(),
-        [_ | _] = [L || {<<"computing: ", _/binary>>, Ls} <- Stacks, L <- Ls, binary:match(L, <<"spins_here">>) =/= nomatch]
+        Lines = [L || {<<"computing: ", _/binary>>, Ls} <- Stacks, L <- Ls],
+        true = lists:any(fun(L) -> binary:match(L, <<"spins_here">>) =/= nomatch end, Lines)
     end),
     ?assertMatch(#{running := [#{function := spins_here, caller := Self}]}, py_context:info(C)),
     ok = py:interrupt(C),
@@ -351,8 +333,8 @@ sqlite_calls_back(_) ->
 
 subprocess_but_no_fork(_) ->
     C = isolated(),
-    ?assertEqual({ok, {3, <<"out">>}},
-        py:eval(C, "(lambda r: (r.returncode, r.stdout))(__import__('subprocess').run(['sh', '-c', 'printf out; exit 3'], capture_output=True))")),
+    ok = py:exec(C, "import subprocess\nran = subprocess.run(['sh', '-c', 'printf out; exit 3'], capture_output=True)"),
+    ?assertEqual({ok, {3, <<"out">>}}, py:eval(C, "(ran.returncode, ran.stdout)")),
     {error, {'RuntimeError', #{message := Message}}} = py:eval(C, "__import__('os').fork()"),
     {_, _} = binary:match(Message, <<"fork">>),
     drop(C).
@@ -511,7 +493,10 @@ stop_with_an_executor_and_a_loop(_) ->
 stop_leaves_one_with_a_thread(_) ->
     {ok, {Read, Write}} = py:call(os, pipe, []),
     C = isolated(),
-    {ok, _} = py:eval(C, "__import__('threading').Thread(target=__import__('os').read, args=(r, 1), daemon=True).start()", #{r => Read}),
+    ok = py:exec(C,
+        "import os, threading\n"
+        "def reads(fd): threading.Thread(target=os.read, args=(fd, 1), daemon=True).start()\n"),
+    {ok, none} = py:call(C, '__main__', reads, [Read]),
     ok = py_context:stop(C),
     py_test_lib:eventually(fun() -> #{interpreters_ending := 0} = py_nif:counters() end),
     ?assertMatch(#{interpreters := 1, interpreters_left := 1}, py:info()),
@@ -600,62 +585,3 @@ vm_ends_with_contexts(Config) ->
     end,
     ?assertMatch({7, _}, py_test_lib:run_node(Config, Start("halt(7)."))),
     ?assertMatch({0, _}, py_test_lib:run_node(Config, Start("init:stop()."))).
-
-%% ---- cases of the other suites ----
-
-calls(Config) ->
-    reused(py_call_SUITE, py_call_SUITE:all() -- [references_are_arguments], Config).
-
-types(Config) ->
-    Groups = [Cases || {_, _, Cases} <- py_types_SUITE:groups()],
-    reused(py_types_SUITE, lists:append(Groups) -- [ref_of_another_interpreter, properties], Config).
-
-%% Without those whose own contexts share a module with the default one.
-coroutines(Config) ->
-    reused(py_async_SUITE, proplists:get_value(native, py_async_SUITE:groups()) -- [
-        map_of_coroutines_and_functions, context_stop_answers_all, context_stop_while_the_loop_spins,
-        context_kill_while_calls_run, loop_stop_drains_and_restarts, loop_stop_with_a_deadline_cancels, overloaded
-    ], Config).
-
-streams(Config) ->
-    reused(py_stream_SUITE, proplists:get_value(native, py_stream_SUITE:groups()) -- [
-        calls_go_on_beside_an_endless_stream, context_stop_ends_streams, parked_stream_of_a_stopped_context
-    ], Config).
-
-callbacks(Config) ->
-    reused(py_callback_SUITE, py_callback_SUITE:all() -- [application_restarts_while_python_calls], Config).
-
-outputs(Config) ->
-    reused(py_output_SUITE, py_output_SUITE:all(), Config).
-
-errors(Config) ->
-    reused(py_errors_SUITE, py_errors_SUITE:all() -- [many_classes], Config).
-
-%% All of them run, whatever fails.
-reused(Suite, Cases, Config) ->
-    Started = Suite:init_per_suite(Config),
-    Failed = [{Case, Why} || Case <- Cases, is_atom(Case), {failed, Why} <- [one(Suite, Case, Started)]],
-    Last = attempt(fun() -> Suite:end_per_suite(Started) end),
-    ?assertEqual({[], ok}, {Failed, Last}).
-
-one(Suite, Case, Config0) ->
-    ct:log("~p:~p", [Suite, Case]),
-    attempt(fun() ->
-        Config = optional(Suite, init_per_testcase, Case, Config0),
-        _ = Suite:Case(Config),
-        _ = optional(Suite, end_per_testcase, Case, Config),
-        ok
-    end).
-
-attempt(Fun) ->
-    try
-        Fun()
-    catch
-        Class:Reason:Stack -> {failed, {Class, Reason, Stack}}
-    end.
-
-optional(Suite, Function, Case, Config) ->
-    case erlang:function_exported(Suite, Function, 2) of
-        true -> Suite:Function(Case, Config);
-        false -> Config
-    end.
