@@ -72,13 +72,18 @@ blocks([_ | Lines], N, Found) ->
 
 -spec mark(string()) -> string().
 mark("erlang " ++ Since) ->
-    Numbers = fun(Version) -> [list_to_integer(N) || N <- string:lexemes(Version, ".")] end,
-    case lists:sublist(Numbers(binary_to_list(py_nif:python_version())), 2) >= Numbers(Since) of
+    case minor(binary_to_list(py_nif:python_version())) >= minor(Since) of
         true -> "erlang";
         false -> "text"
     end;
 mark(Mark) ->
     Mark.
+
+%% "3.13.0rc1" as {3, 13}.
+-spec minor(string()) -> {integer(), integer()}.
+minor(Version) ->
+    [Major, Minor | _] = string:lexemes(Version, "."),
+    {list_to_integer(Major), list_to_integer(Minor)}.
 
 -spec run(file:filename(), block(), erl_eval:binding_struct()) -> erl_eval:binding_struct().
 run(File, {python, Line, Code}, Bindings) ->

@@ -64,8 +64,8 @@ end_per_testcase(_Case, _Config) ->
     py_test_lib:no_messages().
 
 supported() ->
-    [Major, Minor | _] = [binary_to_integer(N) || N <- binary:split(py_nif:python_version(), <<".">>, [global])],
-    {Major, Minor} >= {3, 13}.
+    [Major, Minor | _] = binary:split(py_nif:python_version(), <<".">>, [global]),
+    {binary_to_integer(Major), binary_to_integer(Minor)} >= {3, 13}.
 
 isolated() ->
     isolated(#{}).
