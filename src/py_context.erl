@@ -168,7 +168,7 @@ info(Context) ->
 info(Context, Handle, Name) when is_reference(Handle) ->
     (py_nif:context_info(Handle))#{name => Name, pid => Context, node => node()};
 info(Context, Handle, Name) ->
-    case py_node:control(Handle, info) of
+    case py_node:info(Handle) of
         #{} = Info -> Info#{name => Name, pid => Context, isolation => py_node:isolation(Handle)};
         {error, _} -> undefined
     end.

@@ -19,6 +19,7 @@
 -export([stream_ack/2]).
 -export([stream_cancel/1]).
 -export([control/2]).
+-export([info/1]).
 -export([names/1]).
 -export([home/1]).
 -export([call_home/4]).
@@ -33,6 +34,7 @@
 -define(NO_REPLY, 1).
 -define(TRACKED, 2).
 -define(SLACK, 1000).
+-define(INFO_MS, 2000).
 -define(MAX_CREDIT, 16#ffffffffffff).
 
 -type handle() :: {py_node, Relay :: pid(), Open :: counters:counters_ref(), MaxOpen :: pos_integer(), isolation()}.
@@ -182,6 +184,18 @@ control(Handle, What) ->
     case send(Handle, plain, Ref, infinity, {control, What}) of
         ok -> receive {Ref, Result} -> Result end;
         Error -> Error
+    end.
+
+%% Of the context there; an error also when its node says nothing.
+-spec info(handle()) -> #{atom() => term()} | {error, noproc | stopped | timeout}.
+info(Handle) ->
+    {Asker, Monitor} = spawn_monitor(fun() -> exit({info, control(Handle, info)}) end),
+    receive
+        {'DOWN', Monitor, process, Asker, {info, Info}} -> Info
+    after ?INFO_MS ->
+        exit(Asker, kill),
+        true = demonitor(Monitor, [flush]),
+        {error, timeout}
     end.
 
 %% A relay that has closed stays for a while and answers, so one that lives when it is looked at hears what is sent

@@ -313,13 +313,16 @@ stop_message(_, Ref) -> {Ref, {error, stopped}}.
 -spec close(#state{}) -> #state{}.
 close(#state{server = undefined} = State) ->
     State;
-close(#state{server = Server, monitor = Monitor, peer = Peer} = State) ->
+close(#state{server = Server, monitor = Monitor, peer = undefined} = State) ->
     Server ! stop,
     receive
         {'DOWN', Monitor, process, _, _} -> ok
     after ?EXIT_MS -> true = demonitor(Monitor, [flush])
     end,
-    Peer =:= undefined orelse py_peer:stop(Peer),
+    closed(stopped(State#state{server = undefined}));
+close(#state{monitor = Monitor, peer = Peer} = State) ->
+    true = demonitor(Monitor, [flush]),
+    ok = py_peer:stop(Peer),
     closed(stopped(State#state{server = undefined, peer = undefined})).
 
 -spec closed(#state{}) -> #state{}.

@@ -22,6 +22,7 @@ all() ->
         restarts_have_an_end,
         killed_under_load,
         owner_killed,
+        frozen_node_stalls_nobody,
         environment_and_wrapper,
         virtual_environment,
         atexit_runs,
@@ -213,6 +214,22 @@ owner_killed(_) ->
     killed = ended(C, fun() -> exit(C, kill) end),
     [{error, stopped} = py:await(R) || R <- Refs],
     gone(OsPid).
+
+%% As a machine that swaps, or a network that is gone but does not say so.
+frozen_node_stalls_nobody(_) ->
+    C = py_test_lib:context(#{isolation => node}),
+    OsPid = os_pid(C),
+    _ = os:cmd("kill -STOP " ++ integer_to_list(OsPid)),
+    {error, {timeout, abandoned}} = py:call(C, builtins, abs, [-1], #{}, 10),
+    {error, timeout} = py:await(py:spawn_call(C, builtins, abs, [-2]), 10),
+    undefined = py_context:info(C),
+    #{running_contexts := _} = py:info(),
+    _ = os:cmd("kill -CONT " ++ integer_to_list(OsPid)),
+    {ok, 3} = py:call(C, builtins, abs, [-3]),
+    %% and one that does not go by itself is killed
+    _ = os:cmd("kill -STOP " ++ integer_to_list(OsPid)),
+    py_context:stop(C),
+    false = alive(OsPid).
 
 environment_and_wrapper(_) ->
     C = py_test_lib:context(#{
