@@ -20,6 +20,7 @@
 -export([stream_cancel/1]).
 -export([control/2]).
 -export([info/1]).
+-export([ask_info/1]).
 -export([names/1]).
 -export([home/1]).
 -export([call_home/4]).
@@ -189,7 +190,7 @@ control(Handle, What) ->
 %% Of the context there; an error also when its node says nothing.
 -spec info(handle()) -> #{atom() => term()} | {error, noproc | stopped | timeout}.
 info(Handle) ->
-    {Asker, Monitor} = spawn_monitor(fun() -> exit({info, control(Handle, info)}) end),
+    {Asker, Monitor} = spawn_monitor(?MODULE, ask_info, [Handle]),
     receive
         {'DOWN', Monitor, process, Asker, {info, Info}} -> Info
     after ?INFO_MS ->
@@ -197,6 +198,11 @@ info(Handle) ->
         true = demonitor(Monitor, [flush]),
         {error, timeout}
     end.
+
+%% In a process of its own, where a late answer may come.
+-spec ask_info(handle()) -> no_return().
+ask_info(Handle) ->
+    exit({info, control(Handle, info)}).
 
 %% A relay that has closed stays for a while and answers, so one that lives when it is looked at hears what is sent
 %% then.

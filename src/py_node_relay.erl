@@ -14,7 +14,7 @@
 -export([handle_info/2]).
 -export([terminate/2]).
 
--define(LATE_MS, 5000). %% beyond its deadline a request may take until its reply is here
+-define(LATE_MS, 5000).
 -define(MAX_TIMER_MS, 16#7fffffff).
 -define(LINGER_MS, 10000).
 -define(OPEN_MS, 90000). %% for a context on another node to be ready
@@ -136,13 +136,18 @@ request(Kind, Ref, Caller, Timeout, Payload, #state{open = Open, monitors = Moni
         case Timeout of
             infinity -> undefined;
             _ when Timeout > ?MAX_TIMER_MS -> undefined;
-            _ -> erlang:start_timer(Timeout + ?LATE_MS, self(), {late, Ref})
+            _ -> erlang:start_timer(Timeout + late(), self(), {late, Ref})
         end,
     _ = to_server({request, Ref, of_chain(Payload, State)}, State),
     State#state{
         open = Open#{Ref => #open{caller = Caller, monitor = Monitor, timer = Timer, kind = Kind}},
         monitors = Monitors#{Monitor => Ref}
     }.
+
+%% Beyond its deadline a request may take its grace and the way until its reply is here.
+-spec late() -> non_neg_integer().
+late() ->
+    application:get_env(erlang_python, grace_ms, 250) + ?LATE_MS.
 
 %% A chain that came from there goes on there; of another the trace and the callers do.
 -spec of_chain(payload(), #state{}) -> term().

@@ -114,12 +114,11 @@ wait_up(#state{port = Port, node = Node} = State, Timer, Output) ->
         {Port, {data, Data}} ->
             wait_up(State, Timer, <<Output/binary, Data/binary>>);
         {Port, {exit_status, Status}} ->
-            true = ets:delete(py_node, {slot, State#state.slot}),
-            {stop, {shutdown, {exit_status, Status, tail(Output)}}};
+            {stop, {shutdown, gone(State, {exit_status, Status, tail(Output)})}};
         {timeout, Timer, boot} ->
-            {stop, {shutdown, finish(State, {boot_timeout, tail(Output)})}};
+            {stop, {shutdown, kill(State, {boot_timeout, tail(Output)})}};
         {'EXIT', Pid, Reason} when is_pid(Pid) ->
-            {stop, {shutdown, finish(State, Reason)}}
+            {stop, {shutdown, kill(State, Reason)}}
     end.
 
 -spec handle_call(where, gen_server:from(), #state{}) -> {reply, {node(), pos_integer()}, #state{}}.
@@ -145,9 +144,9 @@ handle_info(_Info, State) ->
     {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
-terminate({shutdown, {exit_status, _}}, #state{open = Open, slot = Slot}) ->
+terminate({shutdown, {exit_status, _} = Reason}, #state{open = Open} = State) ->
     print(Open),
-    true = ets:delete(py_node, {slot, Slot}),
+    _ = gone(State, Reason),
     ok;
 terminate(Reason, #state{open = Open} = State) ->
     print(Open),
@@ -156,12 +155,20 @@ terminate(Reason, #state{open = Open} = State) ->
 
 %% Ends the OS process: it is told to, and after some seconds it is killed.
 -spec finish(#state{}, Reason) -> Reason.
-finish(#state{port = Port, os_pid = OsPid, slot = Slot}, Reason) ->
-    ended(Port, 0) orelse (told(Port, leave) andalso ended(Port, ?LEAVE_MS)) orelse
-        begin
-            _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
-            ended(Port, ?KILL_MS)
-        end,
+finish(#state{port = Port} = State, Reason) ->
+    case ended(Port, 0) orelse (told(Port, leave) andalso ended(Port, ?LEAVE_MS)) of
+        true -> gone(State, Reason);
+        false -> kill(State, Reason)
+    end.
+
+-spec kill(#state{}, Reason) -> Reason.
+kill(#state{port = Port, os_pid = OsPid} = State, Reason) ->
+    _ = os:cmd("kill -9 " ++ integer_to_list(OsPid)),
+    _ = ended(Port, ?KILL_MS),
+    gone(State, Reason).
+
+-spec gone(#state{}, Reason) -> Reason.
+gone(#state{slot = Slot}, Reason) ->
     true = ets:delete(py_node, {slot, Slot}),
     Reason.
 

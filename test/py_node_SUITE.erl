@@ -151,7 +151,11 @@ deadline_stops_python(Config) ->
 stuck_in_c_is_abandoned(Config) ->
     C = context(Config),
     {{M, F, A}, Release} = blocker(C),
+    #{node := Node} = py_context:info(C),
+    {ok, Grace} = application:get_env(erlang_python, grace_ms),
+    ok = erpc:call(Node, py_nif, grace, [200]),
     {error, {timeout, abandoned}} = py:call(C, M, F, A, #{}, 100),
+    ok = erpc:call(Node, py_nif, grace, [Grace]),
     {ok, 2} = py:eval(C, <<"1 + 1">>),
     Release().
 
