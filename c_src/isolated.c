@@ -78,6 +78,24 @@ static int refuse_fork(const char *event, PyObject *args, void *data)
     return 0;
 }
 
+/* Once, in the main interpreter before there is another one. The types of _datetime are static, and the last
+ * interpreter that has them frees what the first one allocated for them: so the main one, which never ends, is to be
+ * both. */
+static void prepare_main(void)
+{
+    static bool done; /* the main thread's */
+    PyObject *module;
+
+    if (done) {
+        return;
+    }
+    done = PySys_AddAuditHook(refuse_fork, NULL) == 0;
+    PyErr_Clear();
+    module = PyImport_ImportModule("_datetime");
+    PyErr_Clear();
+    (void)module; /* kept for good */
+}
+
 /* Attached to the new interpreter. NULL with an exception, and then nothing of ours is in it. */
 static py_interp *adopt(start_job *job)
 {
@@ -112,16 +130,12 @@ static py_interp *create(start_job *job, char *failure)
         .check_multi_interp_extensions = 1,
         .gil = PyInterpreterConfig_OWN_GIL,
     };
-    static bool hooked; /* the main thread's */
     PyThreadState *host = PyThreadState_Get(), *ts = NULL;
     PyStatus status;
     py_interp *interp;
     bool booted;
 
-    if (!hooked) {
-        hooked = PySys_AddAuditHook(refuse_fork, NULL) == 0;
-        PyErr_Clear();
-    }
+    prepare_main();
     status = Py_NewInterpreterFromConfig(&ts, &config);
     if (PyStatus_Exception(status)) {
         snprintf(failure, TEXT_MAX, "%s", status.err_msg == NULL ? "cannot be made" : status.err_msg);

@@ -41,6 +41,7 @@ all() ->
         stop_leaves_one_with_a_stuck_worker,
         stop_while_it_computes,
         owner_killed,
+        the_last_with_datetime_ends,
         many_at_once,
         hundred_started_and_stopped,
         application_stops_with_contexts,
@@ -532,6 +533,18 @@ owner_killed(_) ->
     exit(C, kill),
     ?assertEqual(lists:duplicate(2, {error, stopped}), [py:await(R) || R <- Calls]),
     all_ended().
+
+%% Static types of CPython's datetime once belonged to the first interpreter that imported it.
+the_last_with_datetime_ends(Config) ->
+    ?assertMatch({7, _}, py_test_lib:run_node(Config,
+        "{ok, _} = application:ensure_all_started(erlang_python),"
+        "Cs = [element(2, {ok, _} = py_context:start(#{isolation => interpreter, preload => [datetime]})) || _ <- [1, 2]],"
+        "[begin"
+        "    ok = py_context:stop(C),"
+        "    py_test_lib:eventually(fun() -> #{interpreters_left := 0} = py_nif:counters() end)"
+        " end || C <- Cs],"
+        "#{interpreters := 0} = py_nif:counters(),"
+        "halt(7).")).
 
 many_at_once(_) ->
     Results = py_test_lib:parallel(8, fun(N) ->
