@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #ifdef __APPLE__
 #include <crt_externs.h>
@@ -45,6 +46,25 @@ void py_program_block_signals(void)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+/* SIGCHLD is ignored so far, or default: either way waitpid() returns when that process is gone for good. */
+void py_program_wait_for_setup(void)
+{
+    const char *state = getenv(ERLPY_STATE);
+    int setup[2];
+    pid_t pid;
+    ssize_t n;
+
+    if (state == NULL || sscanf(state, "%*u %*x %*x %d %d", &setup[0], &setup[1]) != 2) {
+        return;
+    }
+    close(setup[1]);
+    while ((n = read(setup[0], &pid, sizeof pid)) < 0 && errno == EINTR) {
+    }
+    close(setup[0]);
+    while (n == sizeof pid && waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
 }
 
 /* ---- the initial thread ---- */
@@ -249,7 +269,8 @@ static bool take_over(void)
     int at = 0;
 
     if (state == NULL || self == NULL || !find_arguments() ||
-        sscanf(state, "%u %" SCNx64 " %" SCNx64 " %n", &program.closed, &program.ignored, &program.mask, &at) != 3) {
+        sscanf(state, "%u %" SCNx64 " %" SCNx64 " %*d %*d %n", &program.closed, &program.ignored, &program.mask, &at) !=
+            3) {
         return false;
     }
     program.fds = state + at;

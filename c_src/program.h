@@ -28,6 +28,10 @@ PyStatus py_program_initialize(const char *executable);
 /* After it: sys.executable, and the package `erlang` found behind everything else. Attached; -1 with an exception. */
 int py_program_boot(const char *python_path);
 
+/* When the NIF is loaded, before any child is the program's: waits for the end of the emulator's own one, which lives
+ * for moments (c_src/erlpy). In a node it does nothing. */
+void py_program_wait_for_setup(void);
+
 /* program_run() -> ok: the main thread runs the program; the process ends with it. */
 PY_NIF(program_run_nif);
 

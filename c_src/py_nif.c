@@ -67,6 +67,7 @@ static int load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM info)
 {
     (void)priv_data;
     (void)info;
+    py_program_wait_for_setup();
     py_atoms_init(env);
     if (py_request_table_init() < 0 || py_context_load(env) < 0 || py_isolated_load(env) < 0 ||
         py_types_load(env) < 0 || py_callback_load(env) < 0 || py_channel_load(env) < 0 || py_stream_load(env) < 0 ||

@@ -6,8 +6,9 @@
 
 #include <signal.h>
 
-/* "<closed> <ignored> <mask> <fd>,<fd>,...": bit n of closed: descriptor n was closed; ignored and mask: bit n - 1 for
- * signal n, in hexadecimal; the descriptors above 2 that were handed to us. */
+/* "<closed> <ignored> <mask> <read> <write> <fd>,<fd>,...": bit n of closed: descriptor n was closed; ignored and mask:
+ * bit n - 1 for signal n, in hexadecimal; a pipe through which the emulator's short-lived child says its pid; the
+ * descriptors above 2 that were handed to us. */
 #define ERLPY_STATE "ERLPY_STATE"
 #define ERLPY_SELF "ERLPY_SELF" /* the launcher as it was called, absolute */
 #define ERLPY_ERTS "ERLPY_ERTS" /* the bin directory of the emulator */

@@ -120,12 +120,31 @@ static void set_variables(const char *self, const struct erlpy_emulator *emulato
     set(ERLPY_ERTS, emulator->bin);
 }
 
+/* Above the descriptors that the emulator moves about when it forks. */
+static void make_pipe(int fds[2])
+{
+    int made[2], i;
+
+    if (pipe(made) != 0) {
+        erlpy_fail("cannot make a pipe: %s", strerror(errno));
+    }
+    for (i = 0; i < 2; i++) {
+        fds[i] = fcntl(made[i], F_DUPFD, 10);
+        if (fds[i] < 0) {
+            erlpy_fail("cannot make a pipe: %s", strerror(errno));
+        }
+        close(made[i]);
+    }
+}
+
 static void set_state(unsigned closed)
 {
     uint64_t ignored = ignored_signals(), mask = block_signals();
     char *text, *fds = erlpy_open_fds();
+    int setup[2];
 
-    if (asprintf(&text, "%u %" PRIx64 " %" PRIx64 " %s", closed, ignored, mask, fds) < 0) {
+    make_pipe(setup);
+    if (asprintf(&text, "%u %" PRIx64 " %" PRIx64 " %d %d %s", closed, ignored, mask, setup[0], setup[1], fds) < 0) {
         erlpy_fail("out of memory");
     }
     set(ERLPY_STATE, text);
@@ -212,18 +231,23 @@ static void add_init_flags(const char *app, const struct erlpy_emulator *emulato
 
 /* The emulator forks one process at its start that starts all ports. It would be a child of the Python program, which
  * an os.wait() waits for, and it would hand our blocked signals to each port: so it is made nobody's child, with the
- * signals as they were. */
+ * signals as they were. What remains a child is this process, which ends at once; the NIF waits for that by the pid
+ * that it gets, before the program can. */
 static int child_setup(char **argv)
 {
     const char *erts = getenv(ERLPY_ERTS), *state = getenv(ERLPY_STATE);
     uint64_t mask = 0;
     sigset_t set;
-    pid_t pid;
-    int sig;
+    pid_t pid, self = getpid();
+    int sig, setup[2];
 
-    if (erts == NULL || state == NULL || sscanf(state, "%*u %*x %" SCNx64, &mask) != 1) {
+    if (erts == NULL || state == NULL || sscanf(state, "%*u %*x %" SCNx64 " %d %d", &mask, &setup[0], &setup[1]) != 3) {
         return 1;
     }
+    while (write(setup[1], &self, sizeof self) < 0 && errno == EINTR) {
+    }
+    close(setup[0]);
+    close(setup[1]);
     sigemptyset(&set);
     for (sig = 1; sig <= 64 && sig < NSIG; sig++) {
         if ((mask & UINT64_C(1) << (sig - 1)) != 0) {
