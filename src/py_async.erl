@@ -44,8 +44,10 @@ call(Handle, Module, Function, {Args, Kwargs}) ->
         ok -> ok;
         Error -> self() ! {Ref, Error}, ok
     end,
-    ok = py_telemetry:pending(Ref, #{operation => async_call, module => Module, function => Function}),
-    Ref.
+    case py_telemetry:hook() of
+        undefined -> Ref;
+        Hook -> py_telemetry:pending(Hook, Ref, #{operation => async_call, module => Module, function => Function})
+    end.
 
 -spec await(reference(), timeout()) -> py:result().
 await(Ref, Timeout) ->

@@ -10,7 +10,7 @@
 -export([detach/0]).
 -export([hook/0]).
 -export([request/4]).
--export([pending/2]).
+-export([pending/3]).
 -export([awaited/2]).
 -export([started/2]).
 -export([span/3]).
@@ -62,16 +62,11 @@ request(Hook, What, Metadata, Request) ->
 
 %% An async call has been submitted; its end is when this process awaits it. What was submitted is kept in the process
 %% dictionary until then.
--spec pending(reference(), #{atom() => term()}) -> ok.
-pending(Ref, Metadata) ->
-    case hook() of
-        undefined ->
-            ok;
-        Hook ->
-            Meta = traced(Metadata),
-            _ = put({?MODULE, Ref}, {started(Hook, async_call, Meta), Meta}),
-            ok
-    end.
+-spec pending(hook(), reference(), #{atom() => term()}) -> reference().
+pending(Hook, Ref, Metadata) ->
+    Meta = traced(Metadata),
+    _ = put({?MODULE, Ref}, {started(Hook, async_call, Meta), Meta}),
+    Ref.
 
 -spec awaited(reference(), Reply) -> Reply.
 awaited(Ref, Reply) ->
