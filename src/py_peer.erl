@@ -221,10 +221,12 @@ slot() ->
         false -> slot()
     end.
 
+%% Nobody else's: this node's name is its own where epmd keeps it, and its creation that of this start. An OS pid is not,
+%% since containers that share a network count their own.
 -spec name(non_neg_integer()) -> node().
 name(Slot) ->
-    [_, Host] = string:split(atom_to_list(node()), "@"),
-    list_to_atom(lists:concat(["py-", os:getpid(), "-", Slot, "@", Host])).
+    [Name, Host] = string:split(atom_to_list(node()), "@"),
+    list_to_atom(lists:concat(["py-", Name, "-", erlang:system_info(creation), "-", Slot, "@", Host])).
 
 -spec command(options()) -> {file:filename(), [string()]}.
 command(Options) ->
