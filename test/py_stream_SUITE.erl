@@ -364,10 +364,7 @@ generator_stops_itself(_) ->
 
 calls_go_on_beside_an_endless_stream(_) ->
     Context = py_test_lib:context(#{threads => 1}),
-    {Pid, Monitor} = spawn_monitor(fun() ->
-        {ok, Ref} = py:stream_start(Context, stream_fixture, endless, []),
-        eat(Ref)
-    end),
+    {Pid, Monitor} = eater(fun() -> py:stream_start(Context, stream_fixture, endless, []) end),
     [{ok, 4.0} = py:call(Context, math, sqrt, [16]) || _ <- lists:seq(1, 100)],
     exit(Pid, kill),
     receive {'DOWN', Monitor, _, _, _} -> ok end,
@@ -375,11 +372,21 @@ calls_go_on_beside_an_endless_stream(_) ->
     py_test_lib:drop(Context).
 
 coroutines_go_on_beside_an_endless_async_stream(_) ->
-    {Pid, Monitor} = spawn_monitor(fun() -> eat(start(aendless, [])) end),
+    {Pid, Monitor} = eater(fun() -> {ok, start(aendless, [])} end),
     [{ok, I} = py:async_await(py:async_call(stream_fixture, noop, [I])) || I <- lists:seq(1, 100)],
     exit(Pid, kill),
     receive {'DOWN', Monitor, _, _, _} -> ok end,
     wait_seen(<<"aclosed">>).
+
+%% A process that takes all of an endless stream, and has begun to.
+eater(Start) ->
+    Self = self(),
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        {ok, Ref} = Start(),
+        receive {py_stream, Ref, {data, _}} -> Self ! {begun, self()} end,
+        eat(Ref)
+    end),
+    receive {begun, Pid} -> {Pid, Monitor} end.
 
 eat(Ref) ->
     receive {py_stream, Ref, {data, _}} -> eat(Ref) end.
