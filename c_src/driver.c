@@ -307,7 +307,7 @@ static PyObject *start_task(py_state *st, py_loop *loop, PyObject *driver, PyObj
     PyObject *args = kwargs == NULL ? NULL : PyTuple_Pack(1, driver);
 
     if (args != NULL && PyDict_SetItem(kwargs, name, context) == 0) {
-        task = PyObject_Call(st->driver.task, args, kwargs);
+        task = PyObject_Call(st->loop.eager_task, args, kwargs);
         PyObject *exc = PyErr_GetRaisedException();
         if (PyDict_SetItem(kwargs, name, Py_None) < 0) {
             PyErr_Clear();
@@ -498,9 +498,8 @@ int py_driver_prepare(py_state *st)
         return -1;
     }
     Py_DECREF(done);
-    Py_XSETREF(part->task, import_attr("asyncio", "Task"));
     Py_XSETREF(part->cancelled_error, import_attr("asyncio", "CancelledError"));
-    if (part->task == NULL || part->cancelled_error == NULL) {
+    if (part->cancelled_error == NULL) {
         return -1;
     }
     part->wrap = import_attr("erlang._context_loop", "wrap");
@@ -517,7 +516,7 @@ int py_driver_init(PyObject *module, py_state *st)
     return PyModule_AddType(module, st->driver.type);
 }
 
-#define DRIVER_OBJECTS(O) O(type) O(task) O(cancelled_error) O(wrap) O(str_cancel)
+#define DRIVER_OBJECTS(O) O(type) O(cancelled_error) O(wrap) O(str_cancel)
 
 int py_driver_traverse(py_state *st, visitproc visit, void *arg)
 {

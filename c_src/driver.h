@@ -11,8 +11,7 @@
 
 typedef struct {
     PyTypeObject *type;
-    PyObject *task;            /* asyncio.Task, imported by the first request */
-    PyObject *cancelled_error; /* asyncio.CancelledError */
+    PyObject *cancelled_error; /* asyncio.CancelledError, imported by the first request */
     PyObject *wrap;            /* erlang._context_loop.wrap: a coroutine for another awaitable */
     PyObject *str_cancel;
 } py_driver_part;

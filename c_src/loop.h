@@ -17,7 +17,7 @@ typedef struct {
     /* the stock classes: for debug mode and isinstance; the last is NULL before 3.14 */
     PyObject *asyncio_handle, *asyncio_timer_handle, *asyncio_threadsafe_handle;
     PyObject *tasks, *futures;                 /* modules */
-    PyObject *eager_task_factory, *eager_task; /* asyncio.eager_task_factory, and the class of which it makes tasks */
+    PyObject *eager_task_factory, *eager_task; /* asyncio.eager_task_factory, and the class of its tasks and ours */
     PyObject *format_callback;                 /* asyncio.format_helpers._format_callback_source */
     PyObject *kw_debug, *kw_context, *no_args; /* names of keyword arguments, as tuples */
     PyObject *str_cancelled, *str_run, *str_scheduled, *str_context, *str_loop, *str_name, *str_task, *str_future,

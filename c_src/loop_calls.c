@@ -28,12 +28,13 @@ PyObject *py_loop_make_handle(py_loop *loop, PyObject *callback, PyObject *const
     return stock_handle(loop, part->asyncio_handle, callback, args, nargs, context);
 }
 
-PyObject *py_loop_call_super(py_loop *loop, const char *name, PyObject *const *args, Py_ssize_t nargs)
+PyObject *py_loop_call_super(py_loop *loop, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames)
 {
     PyObject *argv[] = {(PyObject *)loop->st->loop.loop_type, PY_LOOP_OBJ(loop)};
     PyObject *super = PyObject_Vectorcall((PyObject *)&PySuper_Type, argv, 2, NULL);
     PyObject *method = super == NULL ? NULL : PyObject_GetAttrString(super, name);
-    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+    PyObject *result = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, kwnames);
     Py_XDECREF(super);
     Py_XDECREF(method);
     return result;
@@ -348,7 +349,7 @@ static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     py_loop *loop = (py_loop *)self;
     if (!loop->native)
-        return py_loop_call_super(loop, "_write_to_self", NULL, 0);
+        return py_loop_call_super(loop, "_write_to_self", NULL, 0, NULL);
     py_poller_wake(loop->poller);
     Py_RETURN_NONE;
 }

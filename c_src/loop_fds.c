@@ -114,7 +114,7 @@ static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t nargs, un
         return NULL;
     }
     if (!loop->native)
-        return py_loop_call_super(loop, bit == PY_POLL_READ ? "_add_reader" : "_add_writer", args, nargs);
+        return py_loop_call_super(loop, bit == PY_POLL_READ ? "_add_reader" : "_add_writer", args, nargs, NULL);
     if (py_loop_check_closed(loop) < 0)
         return NULL;
     int fd = fd_of(args[0]);
@@ -155,7 +155,7 @@ static PyObject *discard(PyObject *self, PyObject *obj, unsigned bit)
 {
     py_loop *loop = (py_loop *)self;
     if (!loop->native)
-        return py_loop_call_super(loop, bit == PY_POLL_READ ? "_remove_reader" : "_remove_writer", &obj, 1);
+        return py_loop_call_super(loop, bit == PY_POLL_READ ? "_remove_reader" : "_remove_writer", &obj, 1, NULL);
     if (loop->closed)
         Py_RETURN_FALSE;
     int fd = fd_of(obj);

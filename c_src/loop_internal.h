@@ -88,7 +88,8 @@ PyObject *py_loop_call_at_meth(PyObject *self, PyObject *const *args, Py_ssize_t
 PyObject *py_loop_make_handle(py_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *context);
 /* The method of the class behind LoopBase in the method resolution order: asyncio's own. */
-PyObject *py_loop_call_super(py_loop *loop, const char *name, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_loop_call_super(py_loop *loop, const char *name, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames);
 
 /* loop_run.c */
 double py_loop_time(void);

@@ -41,17 +41,6 @@ static PyObject *create_future(PyObject *self, PyObject *Py_UNUSED(ignored))
     return future;
 }
 
-static PyObject *stock_create_task(py_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *argv[] = {(PyObject *)loop->st->loop.loop_type, PY_LOOP_OBJ(loop)};
-    PyObject *super = PyObject_Vectorcall((PyObject *)&PySuper_Type, argv, 2, NULL);
-    PyObject *method = super == NULL ? NULL : PyObject_GetAttrString(super, "create_task");
-    PyObject *task = method == NULL ? NULL : PyObject_Vectorcall(method, args, (size_t)nargs, kwnames);
-    Py_XDECREF(super);
-    Py_XDECREF(method);
-    return task;
-}
-
 /* Only name and context among the keywords, and how many of them are not None, which is their default. -1 for others.
  */
 static Py_ssize_t count_keywords(py_loop_part *part, PyObject *const *values, PyObject *kwnames)
@@ -91,7 +80,7 @@ static PyObject *create_task(PyObject *self, PyObject *const *args, Py_ssize_t n
     PyObject *kwargs, *cls, *argv, *task = NULL;
 
     if (given < 0 || loop->debug || !(plain || eager))
-        return stock_create_task(loop, args, nargs, kwnames);
+        return py_loop_call_super(loop, "create_task", args, nargs, kwnames);
     if (py_loop_check_closed(loop) < 0)
         return NULL;
     kwargs = with_keywords(plain ? loop_kwargs(loop) : eager_kwargs(loop), args + 1, kwnames, given);

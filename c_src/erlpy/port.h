@@ -2,9 +2,9 @@
  * standard input that can be closed alone, output that is held back, the signal in the exit status.
  *
  * Called as erlpy_port FLAG DIRECTORY PROGRAM ARG...; with FLAG 1 standard error goes where standard output does, and
- * the program runs in DIRECTORY unless that is empty. Its standard
- * input and output are the port's, {packet, 4}; the first byte of a packet says what it is. When the port is closed, by
- * whomever and be it by the emulator's death, the program is killed. */
+ * the program runs in DIRECTORY unless that is empty. Its standard input and output are the port's, {packet, 4}; the
+ * first byte of a packet says what it is. When the port is closed, by whomever and be it by the emulator's death, the
+ * program is killed. */
 #ifndef ERLPY_PORT_H
 #define ERLPY_PORT_H
 
